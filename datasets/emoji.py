@@ -1,0 +1,24 @@
+"""The embedded default: 3D emoji in small scenes (`emoji_data/README.md` says how they are made)."""
+
+from pathlib import Path
+
+from yacs.config import CfgNode
+
+from dassl.data.datasets import DATASET_REGISTRY
+
+from .fewshot import ClipDataset, read_split
+
+
+@DATASET_REGISTRY.register()
+class Emoji(ClipDataset):
+    """40 classes of 16 to 24 emoji: 640 training, 160 validation and 946 test pictures of 64 x 64 pixels.
+
+    The pictures are part of the repository; `DATASET.ROOT` is not read.
+    """
+
+    dataset_dir = "emoji_data"
+    template = "a photo of a {}."
+
+    def __init__(self, cfg: CfgNode):
+        folder = Path(__file__).with_name(self.dataset_dir)
+        self.finish(cfg, read_split(folder / "split.json", folder / "images"))
