@@ -1,0 +1,20 @@
+"""The configuration tree: defaults, and merging files and command-line options into it."""
+
+from yacs.config import CfgNode
+
+from dassl.config.defaults import default_tree
+from dassl.config.merge import config_name, merge_file, merge_options
+
+__all__ = ["clean_cfg", "config_name", "get_cfg_default", "merge_file", "merge_options"]
+
+
+def get_cfg_default() -> CfgNode:
+    """A fresh tree of all keys with their defaults."""
+    return default_tree()
+
+
+def clean_cfg(cfg: CfgNode, trainer: str) -> None:
+    """Drop the nodes of all trainers but ``trainer`` from ``cfg.TRAINER``."""
+    for key in list(cfg.TRAINER):
+        if key not in ("NAME", trainer.upper()):
+            cfg.TRAINER.pop(key)

@@ -1,0 +1,192 @@
+"""Merging YAML files and KEY VALUE options into the tree, with errors that name every bad key at once."""
+
+from ast import literal_eval
+from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import yaml
+from yacs.config import CfgNode
+
+__all__ = ["config_name", "flatten", "merge_file", "merge_options"]
+
+_MERGED_FILES = "__merged_files__"  # kept beside the keys as yacs keeps its own marks, and cloned with them
+
+
+def merge_file(cfg: CfgNode, path: str | Path) -> None:
+    """Merge a YAML file into ``cfg``.
+
+    Keys must exist, except that a file may bring a whole new node under TRAINER (a plug-in's own settings); such a
+    node stays open to further keys. A new node whose name is a slip of the pen from a known one is an error.
+
+    Raises:
+        FileNotFoundError: no such file; the YAML files beside it are listed.
+        ValueError: not YAML, unknown keys (with the closest known ones) or values of the wrong type.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(_missing(path))
+    try:
+        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(loaded, Mapping):
+        raise ValueError(f"{path} holds {loaded!r}, expected keys such as 'OPTIM:' with their values")
+    problems = _open_trainer_nodes(cfg, loaded.get("TRAINER"))
+    _merge(cfg, list(flatten(loaded)), str(path), problems)
+    cfg.__dict__.setdefault(_MERGED_FILES, []).append(path)
+
+
+def merge_options(cfg: CfgNode, options: Sequence[str]) -> None:
+    """Merge command-line options ``KEY VALUE KEY VALUE …`` into ``cfg``.
+
+    Raises:
+        ValueError: an odd number of words, unknown keys (with the closest known ones) or values of the wrong type.
+    """
+    if len(options) % 2:
+        raise ValueError(
+            f"Options come as pairs KEY VALUE, but there are {len(options)} words: {' '.join(map(str, options))}"
+        )
+    pairs = [(str(key), value) for key, value in zip(options[0::2], options[1::2], strict=True)]
+    _merge(cfg, pairs, "the command line", [])
+
+
+def config_name(cfg: CfgNode) -> str | None:
+    """The name of the trainer's YAML file that was merged last, None if there was none."""
+    files = [path for path in cfg.__dict__.get(_MERGED_FILES, []) if path.parent.name != "datasets"]
+    return files[-1].stem if files else None
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Leaves of a nested mapping as ("OPTIM.LR", value); an empty node is a leaf."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _missing(path: Path) -> str:
+    if not path.parent.is_dir():
+        existing = next(parent for parent in path.absolute().parents if parent.is_dir())
+        names = sorted(item.name for item in existing.iterdir() if not item.name.startswith("."))
+        return f"No config file {path}: {existing} holds {', '.join(names) or 'nothing'}"
+    names = sorted(item.name for item in path.parent.iterdir() if item.suffix in (".yaml", ".yml"))
+    return f"No config file {path}. The YAML files in {path.parent}: {', '.join(names) or 'none'}"
+
+
+def _open_trainer_nodes(cfg: CfgNode, trainers: Any) -> list[str]:
+    """Make the new nodes under TRAINER; returns a line for each that looks like a misspelt known one."""
+    problems = []
+    for name, node in trainers.items() if isinstance(trainers, Mapping) else ():
+        if name in cfg.TRAINER or not isinstance(node, Mapping):
+            continue
+        known = [other for other in cfg.TRAINER if isinstance(cfg.TRAINER[other], CfgNode)]
+        slip = next((other for other in known if _is_slip(str(name), other)), None)
+        if slip is None:
+            cfg.TRAINER[name] = CfgNode(new_allowed=True)
+        else:
+            problems.append(
+                f"TRAINER.{name}: too close to TRAINER.{slip} to be a plug-in's own node; did you mean that?"
+                " If not, give it a name that differs more"
+            )
+    return problems
+
+
+def _is_slip(name: str, known: str) -> bool:
+    """Whether ``name`` is ``known`` in other case, or one letter replaced, dropped, added or two swapped away.
+
+    A longer name that starts with a known one (MAPLE2, COOP_X) is a deliberate one; in names of up to three
+    letters one letter is too much of a difference.
+    """
+    if name.upper() == known.upper():
+        return True
+    if min(len(name), len(known)) <= 3 or name.upper().startswith(known):
+        return False
+    a, b = name.upper(), known
+    start = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+    a, b = a[start:], b[start:]
+    swapped = a[:2] == b[:2][::-1] and a[2:] == b[2:]
+    return a[1:] == b[1:] or a[1:] == b or a == b[1:] or swapped
+
+
+def _merge(cfg: CfgNode, pairs: list[tuple[str, Any]], source: str, problems: list[str]) -> None:
+    """Set all pairs, or none if there is any problem."""
+    known = [key for key, _ in flatten(cfg)]
+    failed = [line.split(":")[0] for line in problems]
+    changes = []
+    for key, raw in pairs:
+        if any(key.startswith(f"{node}.") for node in failed):
+            continue
+        node, name = _locate(cfg, key)
+        if node is None:
+            problems.append(f"{key}: no such key{_closest(key, known)}")
+            continue
+        try:
+            changes.append((node, name, _coerce(raw, node.get(name))))
+        except ValueError as error:
+            problems.append(f"{key}: {error}")
+    if problems:
+        raise ValueError(f"Configuration from {source}:\n  " + "\n  ".join(problems))
+    for node, name, value in changes:
+        node[name] = value
+
+
+def _locate(cfg: CfgNode, key: str) -> tuple[CfgNode | None, str]:
+    """The node that holds ``key``, or that is open to it; None if there is none."""
+    *parents, name = key.split(".")
+    node = cfg
+    for parent in parents:
+        child = node.get(parent)
+        if child is None and node.is_new_allowed():
+            child = node[parent] = CfgNode(new_allowed=True)
+        if not isinstance(child, CfgNode):
+            return None, name
+        node = child
+    return (node if name in node or node.is_new_allowed() else None), name
+
+
+def _closest(key: str, known: list[str]) -> str:
+    """By the whole key, or by its last part: OPTIM.LRR and TRAINER.LR both lead to OPTIM.LR."""
+    by_upper = {name.upper(): name for name in known}
+    close = [by_upper[name] for name in get_close_matches(key.upper(), by_upper, n=3, cutoff=0.7)]
+    last = key.rsplit(".", 1)[-1].upper()
+    close += [name for name in known if name.rsplit(".", 1)[-1] == last and name not in close][:3]
+    return f" (did you mean {' or '.join(close[:4])}?)" if close else ""
+
+
+def _coerce(raw: Any, default: Any) -> Any:
+    """``raw`` read as the type of ``default``: "1e-5" a float, "(224, 224)" a tuple, 7 a string where one is due.
+
+    Raises:
+        ValueError: it cannot be.
+    """
+    value = raw
+    if isinstance(raw, str):
+        try:
+            value = literal_eval(raw)
+        except (ValueError, SyntaxError):
+            value = raw
+    if isinstance(default, CfgNode):
+        if isinstance(value, Mapping) and not value:
+            return default
+        raise ValueError(f"holds the keys {', '.join(default) or '(none)'}, not the value {raw!r}")
+    if isinstance(value, Mapping):
+        raise ValueError(f"takes a value such as {default!r}, not keys ({raw!r})" if value else "holds nothing")
+    if default is None or type(value) is type(default):
+        return value
+    if isinstance(default, str) and isinstance(raw, (str, int, float)):
+        return str(raw)
+    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(default, (tuple, list)) and isinstance(value, (tuple, list)):
+        return type(default)(value)
+    if isinstance(default, bool) and isinstance(value, str) and value.lower() in ("true", "false"):
+        return value.lower() == "true"
+    raise ValueError(f"takes {_kind(default)} such as {default!r}, not {raw!r}")
+
+
+def _kind(value: Any) -> str:
+    names = {bool: "True or False", int: "a whole number", float: "a number", str: "a text", tuple: "a list"}
+    return names.get(type(value), "a list")

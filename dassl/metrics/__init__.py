@@ -1,0 +1,3 @@
+from dassl.metrics.accuracy import compute_accuracy
+
+__all__ = ["compute_accuracy"]

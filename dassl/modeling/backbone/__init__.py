@@ -1,0 +1,4 @@
+from dassl.modeling.backbone import resnet  # noqa: F401  (registers)
+from dassl.modeling.backbone.build import BACKBONE_REGISTRY, Backbone, build_backbone
+
+__all__ = ["BACKBONE_REGISTRY", "Backbone", "build_backbone"]

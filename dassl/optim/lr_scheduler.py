@@ -1,0 +1,135 @@
+"""Learning rates by epoch: step, multi-step or cosine decay, after an optional warm-up.
+
+Every scheduler's ``state_dict`` holds plain values only, also that of the warm-up with the scheduler inside it.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR, StepLR
+
+from dassl.utils.tools import check_availability
+
+__all__ = ["AVAI_SCHEDS", "ConstantWarmupScheduler", "LinearWarmupScheduler", "build_lr_scheduler"]
+
+AVAI_SCHEDS = ["single_step", "multi_step", "cosine"]
+
+
+class _BaseWarmupScheduler(LRScheduler):
+    """Warms up for ``warmup_epoch`` epochs, then hands over to ``successor``, which starts at the base rate.
+
+    Args:
+        verbose: accepted and unused, as torch itself has dropped it.
+    """
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        successor: LRScheduler,
+        warmup_epoch: int,
+        last_epoch: int = -1,
+        verbose: bool = False,
+    ) -> None:
+        self.successor = successor
+        self.warmup_epoch = warmup_epoch
+        super().__init__(optimizer, last_epoch)
+
+    def get_lr(self) -> list[float | torch.Tensor]:
+        raise NotImplementedError
+
+    def step(self, epoch: int | None = None) -> None:
+        """To the next epoch's rates (of ``epoch``, counted from the hand-over, if given)."""
+        if self.last_epoch >= self.warmup_epoch:
+            self.successor.step(epoch)
+            self._last_lr = self.successor.get_last_lr()
+        else:
+            super().step(epoch)
+
+    def state_dict(self) -> dict[str, Any]:
+        state = {name: value for name, value in self.__dict__.items() if name not in ("optimizer", "successor")}
+        return {**state, "successor": self.successor.state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        state = dict(state_dict)
+        self.successor.load_state_dict(state.pop("successor"))
+        self.__dict__.update(state)
+
+
+class ConstantWarmupScheduler(_BaseWarmupScheduler):
+    """The rate is ``cons_lr`` during the warm-up."""
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        successor: LRScheduler,
+        warmup_epoch: int,
+        cons_lr: float,
+        last_epoch: int = -1,
+        verbose: bool = False,
+    ) -> None:
+        self.cons_lr = cons_lr
+        super().__init__(optimizer, successor, warmup_epoch, last_epoch, verbose)
+
+    def get_lr(self) -> list[float | torch.Tensor]:
+        if self.last_epoch >= self.warmup_epoch:
+            return self.successor.get_last_lr()
+        return [self.cons_lr for _ in self.base_lrs]
+
+
+class LinearWarmupScheduler(_BaseWarmupScheduler):
+    """The rate is ``min_lr`` in the first epoch, then ``epoch / warmup_epoch`` of the base rate."""
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        successor: LRScheduler,
+        warmup_epoch: int,
+        min_lr: float,
+        last_epoch: int = -1,
+        verbose: bool = False,
+    ) -> None:
+        self.min_lr = min_lr
+        super().__init__(optimizer, successor, warmup_epoch, last_epoch, verbose)
+
+    def get_lr(self) -> list[float | torch.Tensor]:
+        if self.last_epoch >= self.warmup_epoch:
+            return self.successor.get_last_lr()
+        if self.last_epoch == 0:
+            return [self.min_lr for _ in self.base_lrs]
+        return [lr * self.last_epoch / self.warmup_epoch for lr in self.base_lrs]
+
+
+def build_lr_scheduler(optimizer: torch.optim.Optimizer, optim_cfg: Any) -> LRScheduler:
+    """The scheduler that ``cfg.OPTIM`` describes; call ``step()`` after every epoch.
+
+    With WARMUP_RECOUNT the decay counts its epochs from the end of the warm-up; without it the warm-up's epochs
+    are counted as passed, though the rate still starts from LR (a decay due during the warm-up does not happen).
+
+    Raises:
+        ValueError: unknown scheduler or warm-up type, or STEPSIZE does not fit the scheduler.
+    """
+    check_availability(optim_cfg.LR_SCHEDULER, AVAI_SCHEDS)
+    scheduler = _decay(optimizer, optim_cfg)
+    if optim_cfg.WARMUP_EPOCH <= 0:
+        return scheduler
+    if not optim_cfg.WARMUP_RECOUNT:
+        scheduler.last_epoch = optim_cfg.WARMUP_EPOCH
+    check_availability(optim_cfg.WARMUP_TYPE, ["constant", "linear"])
+    if optim_cfg.WARMUP_TYPE == "constant":
+        return ConstantWarmupScheduler(optimizer, scheduler, optim_cfg.WARMUP_EPOCH, optim_cfg.WARMUP_CONS_LR)
+    return LinearWarmupScheduler(optimizer, scheduler, optim_cfg.WARMUP_EPOCH, optim_cfg.WARMUP_MIN_LR)
+
+
+def _decay(optimizer: torch.optim.Optimizer, optim_cfg: Any) -> LRScheduler:
+    stepsize = optim_cfg.STEPSIZE
+    if optim_cfg.LR_SCHEDULER == "cosine":
+        return CosineAnnealingLR(optimizer, optim_cfg.MAX_EPOCH)
+    if optim_cfg.LR_SCHEDULER == "single_step":
+        period = stepsize[-1] if isinstance(stepsize, Sequence) else stepsize
+        if not isinstance(period, int):
+            raise ValueError(f"OPTIM.STEPSIZE for single_step must be a whole number of epochs, not {stepsize!r}")
+        return StepLR(optimizer, period if period > 0 else optim_cfg.MAX_EPOCH, gamma=optim_cfg.GAMMA)
+    if not isinstance(stepsize, Sequence):
+        raise ValueError(f"OPTIM.STEPSIZE for multi_step must be a list of epochs, not {stepsize!r}")
+    return MultiStepLR(optimizer, list(stepsize), gamma=optim_cfg.GAMMA)

@@ -1,0 +1,87 @@
+"""Optimizers by name."""
+
+import warnings
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import nn
+
+from dassl.optim.radam import RAdam
+from dassl.utils.tools import check_availability, closest_hint
+
+__all__ = ["AVAI_OPTIMS", "build_optimizer"]
+
+AVAI_OPTIMS = ["adam", "amsgrad", "sgd", "rmsprop", "radam", "adamw"]
+
+
+def build_optimizer(model: Any, optim_cfg: Any, param_groups: Any = None) -> torch.optim.Optimizer:
+    """The optimizer that ``cfg.OPTIM`` describes.
+
+    Args:
+        model: a module, or an iterable of parameters or of parameter groups.
+        optim_cfg: ``cfg.OPTIM``. With STAGED_LR the children named in NEW_LAYERS learn at LR and all others at
+            LR * BASE_LR_MULT.
+        param_groups: used as they are, instead of the model's parameters.
+
+    Raises:
+        ValueError: unknown optimizer, or NEW_LAYERS names no child of the model.
+        TypeError: STAGED_LR with something that is not a module.
+    """
+    check_availability(optim_cfg.NAME, AVAI_OPTIMS)
+    if param_groups is not None:
+        if optim_cfg.STAGED_LR:
+            warnings.warn("OPTIM.STAGED_LR does nothing here: the parameter groups are given", stacklevel=2)
+    elif optim_cfg.STAGED_LR:
+        param_groups = _staged_groups(model, optim_cfg)
+    else:
+        param_groups = model.parameters() if isinstance(model, nn.Module) else model
+    return _make(optim_cfg, param_groups)
+
+
+def _staged_groups(model: Any, optim_cfg: Any) -> list[dict[str, Any]]:
+    """Two groups: the pretrained layers at a fraction of the rate, then the new ones."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(
+            f"OPTIM.STAGED_LR needs the module itself to find OPTIM.NEW_LAYERS in it, not {type(model).__name__}"
+        )
+    if isinstance(model, nn.DataParallel):
+        model = model.module
+    children = dict(model.named_children())
+    given = optim_cfg.NEW_LAYERS
+    new_layers = [given] if isinstance(given, str) else list(given)
+    for name in new_layers:
+        if name not in children:
+            raise ValueError(
+                f"OPTIM.NEW_LAYERS: the model has no layer '{name}'{closest_hint(name, children)}"
+                f" Its layers: {', '.join(children)}"
+            )
+    base: list[nn.Parameter] = []
+    new: list[nn.Parameter] = []
+    for name, module in children.items():
+        (new if name in new_layers else base).extend(module.parameters())
+    return [{"params": base, "lr": optim_cfg.LR * optim_cfg.BASE_LR_MULT}, {"params": new}]
+
+
+def _make(optim_cfg: Any, params: Iterable[Any]) -> torch.optim.Optimizer:
+    common: dict[str, Any] = {"lr": optim_cfg.LR, "weight_decay": optim_cfg.WEIGHT_DECAY}
+    betas = (optim_cfg.ADAM_BETA1, optim_cfg.ADAM_BETA2)
+    match optim_cfg.NAME:
+        case "adam":
+            return torch.optim.Adam(params, betas=betas, **common)
+        case "amsgrad":
+            return torch.optim.Adam(params, betas=betas, amsgrad=True, **common)
+        case "sgd":
+            return torch.optim.SGD(
+                params,
+                momentum=optim_cfg.MOMENTUM,
+                dampening=optim_cfg.SGD_DAMPNING,
+                nesterov=optim_cfg.SGD_NESTEROV,
+                **common,
+            )
+        case "rmsprop":
+            return torch.optim.RMSprop(params, momentum=optim_cfg.MOMENTUM, alpha=optim_cfg.RMSPROP_ALPHA, **common)
+        case "radam":
+            return RAdam(params, betas=betas, **common)
+        case _:
+            return torch.optim.AdamW(params, betas=betas, **common)

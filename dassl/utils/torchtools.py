@@ -1,0 +1,281 @@
+"""Checkpoints, learning rates, freezing and initialisation of torch modules."""
+
+from collections import Counter, OrderedDict
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from dassl.utils.safe_load import Placeholder, load_plain
+from dassl.utils.tools import atomic_write, closest_hint, tolist_if_not
+
+__all__ = [
+    "adjust_learning_rate",
+    "count_num_param",
+    "init_network_weights",
+    "load_checkpoint",
+    "load_pretrained_weights",
+    "open_all_layers",
+    "open_specified_layers",
+    "plain_state",
+    "resume_from_checkpoint",
+    "save_checkpoint",
+    "set_bn_to_eval",
+    "torch_save",
+]
+
+
+def plain_state(value: Any) -> Any:
+    """``value`` made of tensors, numbers, strings and plain containers alone, as ``weights_only`` loading reads it.
+
+    An object with a ``state_dict`` becomes that. What has no plain form becomes None.
+    """
+    if value is None or isinstance(value, (bool, int, float, str, bytes, complex)):
+        return value
+    if isinstance(value, torch.Tensor):
+        return value.detach()
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return torch.from_numpy(value.copy())
+    if isinstance(value, Mapping):
+        return {key: plain_state(item) for key, item in value.items()}
+    if isinstance(value, tuple):
+        return tuple(plain_state(item) for item in value)
+    if isinstance(value, (list, set, frozenset)):
+        return [plain_state(item) for item in value]
+    if isinstance(value, (torch.device, torch.dtype, Path)):
+        return str(value)
+    if callable(getattr(value, "state_dict", None)):
+        return plain_state(value.state_dict())
+    return None
+
+
+def torch_save(state: Any, fpath: str | Path) -> None:
+    """``torch.save`` of :func:`plain_state`, atomically."""
+    with atomic_write(fpath) as file:
+        torch.save(plain_state(state), file)
+
+
+def save_checkpoint(
+    state: Mapping[str, Any],
+    save_dir: str | Path,
+    is_best: bool = False,
+    remove_module_from_keys: bool = True,
+    model_name: str = "",
+) -> None:
+    """Write ``<save_dir>/model.pth.tar-<state["epoch"]>`` (or ``model_name``) and name it in ``checkpoint``.
+
+    Args:
+        state: needs ``state_dict`` and ``epoch``; anything but tensors and plain values is dropped.
+        is_best: also write ``model-best.pth.tar``.
+        remove_module_from_keys: strip the ``module.`` that nn.DataParallel puts before names.
+    """
+    state = dict(state)
+    if remove_module_from_keys:
+        state["state_dict"] = without_module_prefix(state["state_dict"])
+    name = model_name or f"model.pth.tar-{state['epoch']}"
+    fpath = Path(save_dir) / name
+    torch_save(state, fpath)
+    print(f"Checkpoint saved to {fpath}")
+    with atomic_write(Path(save_dir) / "checkpoint", "w") as file:
+        file.write(f"{name}\n")
+    if is_best:
+        best = Path(save_dir) / "model-best.pth.tar"
+        torch_save(state, best)
+        print(f'Best checkpoint saved to "{best}"')
+
+
+def without_module_prefix(state_dict: Mapping[str, Any]) -> OrderedDict[str, Any]:
+    """The state dict with a leading ``module.`` taken off every name."""
+    return OrderedDict((name.removeprefix("module."), value) for name, value in state_dict.items())
+
+
+def load_checkpoint(fpath: str | Path) -> dict[str, Any]:
+    """A checkpoint, its tensors on the CPU. Nothing in the file is executed.
+
+    Live objects pickled into it (the published checkpoints hold a scheduler) come as inert placeholders.
+
+    Raises:
+        FileNotFoundError: no such file; what lies beside it is named.
+        ValueError: not a checkpoint, or a truncated one.
+    """
+    if fpath is None:
+        raise ValueError("No checkpoint path was given (None)")
+    path = Path(fpath)
+    if not path.is_file():
+        raise FileNotFoundError(f"No checkpoint at {path}. {_what_lies_in(path.parent)}")
+    checkpoint = load_plain(path)
+    if not isinstance(checkpoint, Mapping):
+        raise ValueError(
+            f"{path} holds {type(checkpoint).__name__}, expected a checkpoint: a dict with 'state_dict' and 'epoch'"
+        )
+    return dict(checkpoint)
+
+
+def _what_lies_in(folder: Path) -> str:
+    if not folder.is_dir():
+        return f"The folder {folder} does not exist either"
+    names = sorted(path.name for path in folder.iterdir())
+    return f"In that folder: {', '.join(names) or 'nothing'}"
+
+
+def resume_from_checkpoint(fdir: str | Path, model: nn.Module, optimizer: Any = None, scheduler: Any = None) -> int:
+    """Load the checkpoint that ``<fdir>/checkpoint`` names; returns the epoch to go on from.
+
+    The optimizer and the scheduler are restored if the file holds their state, and it is said if it does not.
+    """
+    pointer = Path(fdir) / "checkpoint"
+    if not pointer.is_file():
+        raise FileNotFoundError(f"No file 'checkpoint' in {fdir}. {_what_lies_in(Path(fdir))}")
+    fpath = Path(fdir) / pointer.read_text(encoding="utf-8").strip()
+    print(f'Loading checkpoint from "{fpath}"')
+    checkpoint = load_checkpoint(fpath)
+    model.load_state_dict(checkpoint["state_dict"])
+    print("Loaded model weights")
+    for name, target in (("optimizer", optimizer), ("scheduler", scheduler)):
+        if target is None:
+            continue
+        state = checkpoint.get(name)
+        if state is None or isinstance(state, Placeholder):
+            print(f"The checkpoint holds no state of the {name}, which starts anew")
+        else:
+            load_object_state(target, state)
+            print(f"Loaded {name}")
+    start_epoch = int(checkpoint["epoch"])
+    print(f"Previous epoch: {start_epoch}")
+    return start_epoch
+
+
+def load_object_state(target: Any, state: Mapping[str, Any]) -> None:
+    """``target.load_state_dict(state)`` for a state that went through :func:`plain_state`."""
+    current = target.state_dict()
+    restored = {
+        name: Counter(value) if isinstance(current.get(name), Counter) else value for name, value in state.items()
+    }
+    target.load_state_dict(restored)
+
+
+def adjust_learning_rate(
+    optimizer: torch.optim.Optimizer,
+    base_lr: float,
+    epoch: int,
+    stepsize: int | Iterable[int] = 20,
+    gamma: float = 0.1,
+    linear_decay: bool = False,
+    final_lr: float = 0,
+    max_epoch: int = 100,
+) -> None:
+    """Set every group's rate for ``epoch``: a line from ``base_lr`` to ``final_lr``, or times ``gamma`` a step.
+
+    Args:
+        stepsize: decay every so many epochs, or at these epochs.
+    """
+    if linear_decay:
+        fraction = epoch / max_epoch
+        lr = fraction * final_lr + (1 - fraction) * base_lr
+    else:
+        decays = epoch // stepsize if isinstance(stepsize, int) else sum(epoch >= step for step in stepsize)
+        lr = base_lr * gamma**decays
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+
+
+def set_bn_to_eval(m: nn.Module) -> None:
+    """For ``model.apply``: batch-norm layers keep their running statistics."""
+    if "BatchNorm" in type(m).__name__:
+        m.eval()
+
+
+def open_all_layers(model: nn.Module) -> None:
+    """Train every parameter."""
+    model.train()
+    for parameter in model.parameters():
+        parameter.requires_grad = True
+
+
+def open_specified_layers(model: nn.Module, open_layers: str | list[str]) -> None:
+    """Train the children named ``open_layers``; freeze the others and keep them in evaluation mode."""
+    if isinstance(model, nn.DataParallel):
+        model = model.module
+    names = tolist_if_not(open_layers)
+    children = dict(model.named_children())
+    for name in names:
+        if name not in children:
+            raise ValueError(
+                f"'{name}' is no child of the model{closest_hint(name, children)} It has: {', '.join(children)}"
+            )
+    for name, module in children.items():
+        module.train(name in names)
+        for parameter in module.parameters():
+            parameter.requires_grad = name in names
+
+
+def count_num_param(model: nn.Module | None = None, params: Any = None) -> int:
+    """The number of scalars in ``model``'s parameters, or in ``params`` (parameters or optimizer groups).
+
+    A classifier that a model uses in training only (``model.classifier``, a Linear) counts too.
+    """
+    if model is not None:
+        return sum(parameter.numel() for parameter in model.parameters())
+    if params is None:
+        raise ValueError("count_num_param needs a model or parameters")
+    total = 0
+    for item in params:
+        total += sum(p.numel() for p in item["params"]) if isinstance(item, Mapping) else item.numel()
+    return total
+
+
+def load_pretrained_weights(model: nn.Module, weight_path: str | Path) -> None:
+    """Load the layers of a checkpoint whose names and shapes match ``model``'s, and name those left out.
+
+    Raises:
+        ValueError: not one layer matches.
+    """
+    checkpoint = load_checkpoint(weight_path)
+    state_dict = without_module_prefix(checkpoint.get("state_dict", checkpoint))
+    own = model.state_dict()
+    matched = {name: value for name, value in state_dict.items() if name in own and own[name].shape == value.shape}
+    discarded = [name for name in state_dict if name not in matched]
+    if not matched:
+        raise ValueError(
+            f"No layer of {weight_path} matches the model: the file has {_some(state_dict)}, the model {_some(own)}"
+        )
+    model.load_state_dict({**own, **matched})
+    print(f"Successfully loaded pretrained weights from {weight_path}")
+    if discarded:
+        print(f"Layers discarded due to unmatched keys or size: {discarded}")
+
+
+def _some(names: Iterable[str]) -> str:
+    names = list(names)
+    return ", ".join(names[:3]) + (f" … ({len(names)} in all)" if len(names) > 3 else "")
+
+
+def init_network_weights(model: nn.Module, init_type: str = "normal", gain: float = 0.02) -> None:
+    """Initialise linear and convolution weights (biases 0) and batch norms (1, 0).
+
+    Args:
+        init_type: normal, xavier, kaiming or orthogonal.
+        gain: standard deviation (normal) or gain (xavier, orthogonal).
+    """
+    initialisers = {
+        "normal": lambda weight: nn.init.normal_(weight, 0.0, gain),
+        "xavier": lambda weight: nn.init.xavier_normal_(weight, gain=gain),
+        "kaiming": lambda weight: nn.init.kaiming_normal_(weight, a=0, mode="fan_in"),
+        "orthogonal": lambda weight: nn.init.orthogonal_(weight, gain=gain),
+    }
+    if init_type not in initialisers:
+        raise ValueError(f"init_type '{init_type}' is not one of {sorted(initialisers)}")
+    norms = (nn.modules.batchnorm._BatchNorm, nn.InstanceNorm1d, nn.InstanceNorm2d)
+    for module in model.modules():
+        if isinstance(module, (nn.Linear, nn.modules.conv._ConvNd)):
+            initialisers[init_type](module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, norms) and module.weight is not None:
+            nn.init.ones_(module.weight)
+            nn.init.zeros_(module.bias)
