@@ -1,0 +1,68 @@
+"""The tokenizer against independent token ids, and the members that callers of OpenAI's class use."""
+
+import json
+import subprocess
+import sys
+
+from clip.simple_tokenizer import SimpleTokenizer
+from tests.paths import GOLDEN, ROOT, needs_golden
+
+
+@needs_golden
+def test_ids_equal_golden() -> None:
+    tokenizer = SimpleTokenizer()
+    for case in json.loads((GOLDEN / "tokenizer.json").read_text()):
+        ids = [49406, *tokenizer.encode(case["text"]), 49407]
+        assert ids + [0] * (77 - len(ids)) == case["tokens"], case["text"]
+
+
+def test_vocabulary_layout() -> None:
+    tokenizer = SimpleTokenizer()
+    assert len(tokenizer.encoder) == len(tokenizer.decoder) == 49408
+    assert tokenizer.encoder["<|startoftext|>"] == 49406
+    assert tokenizer.encoder["<|endoftext|>"] == 49407
+    assert tokenizer.encoder["!"] == 0
+    assert tokenizer.encoder["!</w>"] == 256
+    # the first merge of the file is "i n"
+    assert tokenizer.bpe_ranks["i", "n"] == 0
+    assert tokenizer.encoder["in"] == 512
+    assert all(tokenizer.decoder[i] == token for token, i in tokenizer.encoder.items())
+
+
+def test_known_sentence_and_its_decoding() -> None:
+    tokenizer = SimpleTokenizer()
+    assert tokenizer.encode("a photo of a cat.") == [320, 1125, 539, 320, 2368, 269]
+    assert tokenizer.decode([320, 1125, 539, 320, 2368, 269]) == "a photo of a cat . "
+    assert tokenizer.decode(tokenizer.encode("日本語 😀 crème")) == "日本語 😀 crème "
+
+
+def test_markers_in_text_are_single_tokens() -> None:
+    assert SimpleTokenizer().encode("<|startoftext|>cat<|endoftext|>") == [49406, 2368, 49407]
+
+
+def test_half_a_character_decodes_to_a_replacement() -> None:
+    tokenizer = SimpleTokenizer()
+    first_byte = tokenizer.encoder[tokenizer.byte_encoder["é".encode()[0]]]
+    assert tokenizer.decode([first_byte]) == "\ufffd"
+
+
+def test_encoding_is_a_fresh_list_each_time() -> None:
+    tokenizer = SimpleTokenizer()
+    tokenizer.encode("cat").append(1)
+    assert tokenizer.encode("cat") == [2368]
+
+
+def test_bpe_gives_the_parts_of_a_word() -> None:
+    tokenizer = SimpleTokenizer()
+    parts = tokenizer.bpe("leopard").split(" ")
+    assert "".join(parts) == "leopard</w>"
+    assert [tokenizer.encoder[part] for part in parts] == tokenizer.encode("leopard")
+
+
+def test_making_a_tokenizer_reads_nothing() -> None:
+    code = (
+        "from clip.simple_tokenizer import SimpleTokenizer, read_vocabulary\n"
+        "SimpleTokenizer()\n"
+        "assert read_vocabulary.cache_info().misses == 0\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
