@@ -1,0 +1,121 @@
+"""Train and test one method on one dataset: arguments → config → trainer → run."""
+
+import argparse
+import os
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from yacs.config import CfgNode
+
+EXAMPLES = """\
+examples:
+  MaPLe on the embedded demonstration, base classes:
+    python train.py --trainer MaPLe --dataset-config-file configs/datasets/emoji.yaml \\
+        --config-file configs/trainers/MaPLe/vit_micro.yaml --seed 1 --output-dir output/try \\
+        DATASET.NUM_SHOTS 16 DATASET.SUBSAMPLE_CLASSES base
+
+  the trained prompts on the new classes (scripts/maple/ does both):
+    python train.py --trainer MaPLe --dataset-config-file configs/datasets/emoji.yaml \\
+        --config-file configs/trainers/MaPLe/vit_micro.yaml --seed 1 --output-dir output/try_new \\
+        --model-dir output/try --eval-only DATASET.NUM_SHOTS 16 DATASET.SUBSAMPLE_CLASSES new
+
+Later settings win: dataset file, trainer file, flags, then the KEY VALUE pairs. A run that was stopped goes on
+when the same command is given again. An error shows its traceback with DASSL_TRACEBACK=1.
+"""
+
+# flag → the config key that it sets
+FLAG_KEYS = {
+    "root": "DATASET.ROOT",
+    "output_dir": "OUTPUT_DIR",
+    "resume": "RESUME",
+    "seed": "SEED",
+    "source_domains": "DATASET.SOURCE_DOMAINS",
+    "target_domains": "DATASET.TARGET_DOMAINS",
+    "transforms": "INPUT.TRANSFORMS",
+    "trainer": "TRAINER.NAME",
+    "backbone": "MODEL.BACKBONE.NAME",
+    "head": "MODEL.HEAD.NAME",
+}
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="train.py", description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--root", help="folder that holds the datasets (default ./data)")
+    add("--output-dir", help="folder of the run: log.txt, config.yaml, results.json, checkpoints")
+    add("--resume", help="folder of an interrupted run to go on with (--output-dir itself needs no mention)")
+    add("--seed", type=int, help="0 and above seed every random generator; -1 leaves them random")
+    add("--source-domains", nargs="+", help="source domains of a domain generalization dataset")
+    add("--target-domains", nargs="+", help="target domains of a domain generalization dataset")
+    add("--transforms", nargs="+", help="training transforms, such as random_resized_crop random_flip normalize")
+    add("--config-file", help="YAML of the method, in configs/trainers/")
+    add("--dataset-config-file", help="YAML of the dataset, in configs/datasets/")
+    add("--trainer", help="method: MaPLe, CoOp, CoCoOp, VPT, IVLP, ZeroshotCLIP, … or a plug-in's name")
+    add("--backbone", help="CLIP to adapt, such as ViT-B/16 or RN50, or the path of a checkpoint")
+    add("--head", help="name of the head, for trainers that build one")
+    add("--eval-only", action="store_true", help="test only, with the weights of --model-dir if given")
+    add("--model-dir", help="folder that holds <registered model name>/model.pth.tar-<epoch>")
+    add("--load-epoch", type=int, help="epoch to load from --model-dir (default: the best, else the last saved)")
+    add("--no-train", action="store_true", help="build everything, then stop")
+    add("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="any config keys, such as OPTIM.LR 0.002")
+    return parser.parse_args(argv)
+
+
+def setup_cfg(args: argparse.Namespace) -> "CfgNode":
+    """Defaults, then the trainers' own nodes, the two files, the flags and the trailing pairs; frozen."""
+    from dassl.config import get_cfg_default, merge_file, merge_options
+    from trainers import extend_cfg
+
+    cfg = get_cfg_default()
+    extend_cfg(cfg)
+    for path in (args.dataset_config_file, args.config_file):
+        if path:
+            merge_file(cfg, path)
+    flags = {key: getattr(args, flag) for flag, key in FLAG_KEYS.items()}
+    merge_options(cfg, [word for key, value in flags.items() if value is not None for word in (key, value)])
+    merge_options(cfg, args.opts)
+    for section, flag in (("TRAINER", "--trainer"), ("DATASET", "--dataset-config-file")):
+        if not cfg[section].NAME:
+            raise ValueError(f"No {section}.NAME is set: give {flag} (python train.py --help shows examples)")
+    cfg.freeze()
+    return cfg
+
+
+def run(args: argparse.Namespace) -> None:
+    """Build the trainer, then train, test or neither."""
+    import datasets  # noqa: F401  (registers the datasets)
+    from dassl.engine import build_trainer
+    from dassl.utils import collect_env_info, set_random_seed, setup_logger
+
+    cfg = setup_cfg(args)
+    if cfg.SEED >= 0:
+        set_random_seed(cfg.SEED)
+    setup_logger(cfg.OUTPUT_DIR or None)
+    print(f"** Config **\n{cfg}\n** Environment **\n{collect_env_info()}\n")
+
+    trainer = build_trainer(cfg)
+    if args.eval_only:
+        trainer.load_model(args.model_dir, epoch=args.load_epoch)
+        trainer.test()
+    elif not args.no_train:
+        trainer.train()
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run; 2 when the user has something to mend, said in one message."""
+    args = parse_args(argv)
+    try:
+        run(args)
+    except (ValueError, OSError, ImportError) as error:
+        if os.environ.get("DASSL_TRACEBACK") == "1":
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
