@@ -1,0 +1,236 @@
+"""TrainerBase: models by name, their checkpoints, and the loop over epochs."""
+
+import math
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.tensorboard import SummaryWriter
+
+from dassl.engine.state import Fingerprint, changed_tensors, frozen_fingerprints, load_tensors
+from dassl.utils.tools import check_availability, tolist_if_not
+from dassl.utils.torchtools import load_checkpoint, save_checkpoint, without_module_prefix
+
+__all__ = ["TrainerBase"]
+
+
+class TrainerBase:
+    """What any trainer does, whatever its data.
+
+    A checkpoint of a registered model holds its buffers, its trained parameters, and those frozen ones that have
+    changed since it was registered; the rest is the pretrained model, which is loaded anyway.
+    """
+
+    #: Last parts of the names of state-dict entries that ``load_model`` ignores in a file and keeps as they are
+    not_loaded: tuple[str, ...] = ()
+    start_epoch: int
+    epoch: int
+    max_epoch: int
+
+    def __init__(self) -> None:
+        self._models: OrderedDict[str, nn.Module] = OrderedDict()
+        self._optims: OrderedDict[str, Any] = OrderedDict()
+        self._scheds: OrderedDict[str, Any] = OrderedDict()
+        self._frozen: dict[str, dict[str, Fingerprint]] = {}
+        self._writer: SummaryWriter | None = None
+        self._in_epochs = False
+        self._anomalies = 0
+
+    def register_model(self, name: str = "model", model: Any = None, optim: Any = None, sched: Any = None) -> None:
+        """Put a model (with the optimizer and scheduler that train it) under the engine's care.
+
+        Call it when the pretrained weights are loaded and what is frozen is frozen.
+        """
+        if "_models" not in self.__dict__:
+            raise AttributeError("Call super().__init__() before register_model()")
+        if name in self._models:
+            raise ValueError(f"A model named '{name}' is already registered: {', '.join(self._models)}")
+        self._models[name] = model
+        self._optims[name] = optim
+        self._scheds[name] = sched
+        self._frozen[name] = frozen_fingerprints(model) if isinstance(model, nn.Module) else {}
+
+    def get_model_names(self, names: str | list[str] | None = None) -> list[str]:
+        """``names`` as a list, checked; all registered names without it."""
+        if names is None:
+            return list(self._models)
+        names = tolist_if_not(names)
+        for name in names:
+            check_availability(name, self._models)
+        return names
+
+    def save_model(
+        self, epoch: int, directory: str, is_best: bool = False, val_result: float | None = None, model_name: str = ""
+    ) -> None:
+        """Write ``<directory>/<name>/model.pth.tar-<epoch + 1>`` (or ``model_name``) for every registered model."""
+        for name in self.get_model_names():
+            state = {
+                "state_dict": changed_tensors(self._models[name], self._frozen[name]),
+                "epoch": epoch + 1,
+                "optimizer": None,  # these files are weights to publish; resuming has a file of its own
+                "scheduler": None,
+                "val_result": val_result,
+            }
+            save_checkpoint(state, Path(directory) / name, is_best=is_best, model_name=model_name)
+
+    def resume_model_if_exist(self, directory: str) -> int:
+        """Go on from the state in ``directory`` if there is one; returns the epoch to start from."""
+        return 0
+
+    def load_model(self, directory: str, epoch: int | None = None) -> None:
+        """Load every registered model from ``directory``: its best checkpoint, or that of ``epoch``.
+
+        Raises:
+            FileNotFoundError: no such file; what lies beside it is named.
+            ValueError: names or shapes do not fit.
+        """
+        if not directory:
+            print("Note that load_model() is skipped as no pretrained model is given")
+            return
+        for name in self.get_model_names():
+            path = Path(directory) / name / ("model-best.pth.tar" if epoch is None else f"model.pth.tar-{epoch}")
+            checkpoint = load_checkpoint(path)
+            self.load_weights(name, checkpoint.get("state_dict", {}), str(path))
+            self.loaded_epoch = checkpoint.get("epoch")
+            print(f"Load {path} to {name} (epoch={self.loaded_epoch}, val_result={checkpoint.get('val_result')})")
+
+    def load_weights(self, name: str, state_dict: Mapping[str, Any], source: str) -> None:
+        """Load a state dict into one registered model.
+
+        Raises:
+            ValueError: anything but frozen parameters and ``not_loaded`` is absent, or names or shapes do not fit.
+        """
+        model = self._models[name]
+        own = {key for key in model.state_dict() if key.rpartition(".")[-1] in self.not_loaded}
+        state = {
+            key: value
+            for key, value in without_module_prefix(state_dict).items()
+            if key.rpartition(".")[-1] not in self.not_loaded
+        }
+        load_tensors(model, state, own | self._frozen[name].keys(), source)
+
+    def set_model_mode(self, mode: str = "train", names: str | list[str] | None = None) -> None:
+        """Put models into ``train`` mode, or into that of ``test`` or ``eval``."""
+        check_availability(mode, ["train", "test", "eval"])
+        for name in self.get_model_names(names):
+            self._models[name].train(mode == "train")
+
+    def update_lr(self, names: str | list[str] | None = None) -> None:
+        """Step the schedulers: trainers call this on the last batch of an epoch."""
+        for name in self.get_model_names(names):
+            if self._scheds[name] is not None:
+                self._scheds[name].step()
+
+    def detect_anomaly(self, loss: torch.Tensor) -> None:
+        """Raise FloatingPointError if the loss is not finite."""
+        if not torch.isfinite(loss).all():
+            raise FloatingPointError(self._anomaly_message(float(loss.detach().flatten()[0])))
+
+    def check_losses(self, losses: Mapping[str, Any] | None) -> None:
+        """The same for what a training step reported, for trainers that run their own backward pass.
+
+        With a gradient scaler, which skips steps that overflow, only ten such steps in a row are an error.
+        """
+        bad = [float(value) for name, value in (losses or {}).items() if "loss" in name and not math.isfinite(value)]
+        self._anomalies = self._anomalies + 1 if bad else 0
+        if bad and (getattr(self, "scaler", None) is None or self._anomalies >= 10):
+            raise FloatingPointError(self._anomaly_message(bad[0]))
+
+    def _anomaly_message(self, value: float) -> str:
+        where = f"epoch {getattr(self, 'epoch', 0) + 1}, batch {getattr(self, 'batch_idx', 0) + 1}"
+        rates = [optim.param_groups[0]["lr"] for optim in self._optims.values() if optim is not None]
+        rate = f" at learning rate {rates[0]:.3g}" if rates else ""
+        return (
+            f"Loss is infinite or NaN! ({value} in {where}{rate}.) Lower OPTIM.LR, try PREC fp32, or look for"
+            " broken images; the last checkpoint is from before"
+        )
+
+    def init_writer(self, log_dir: str | Path, purge_step: int | None = None) -> None:
+        """Write scalars to TensorBoard files in ``log_dir``; what is there from ``purge_step`` on no longer counts."""
+        if self._writer is None:
+            print(f"Initialize tensorboard (log_dir={log_dir})")
+            self._writer = SummaryWriter(log_dir=str(log_dir), purge_step=purge_step)
+
+    def close_writer(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def write_scalar(self, tag: str, scalar_value: float, global_step: int | None = None) -> None:
+        """A point of a TensorBoard curve; nothing without a writer (as in a run that only tests)."""
+        if self._writer is not None:
+            self._writer.add_scalar(tag, scalar_value, global_step)
+
+    def train(self, start_epoch: int, max_epoch: int) -> None:
+        """The loop over epochs with its hooks."""
+        self.start_epoch = start_epoch
+        self.max_epoch = max_epoch
+        self.before_train()
+        self._in_epochs = True
+        for self.epoch in range(self.start_epoch, self.max_epoch):  # noqa: B020
+            self.begin_epoch()
+            self.before_epoch()
+            self.run_epoch()
+            self.after_epoch()
+            self.finish_epoch()
+        self._in_epochs = False
+        self.after_train()
+
+    def before_train(self) -> None:
+        pass
+
+    def after_train(self) -> None:
+        pass
+
+    def before_epoch(self) -> None:
+        pass
+
+    def after_epoch(self) -> None:
+        pass
+
+    def begin_epoch(self) -> None:
+        """The engine's own bookkeeping around an epoch, which no overridden hook can leave out."""
+
+    def finish_epoch(self) -> None:
+        """As :meth:`begin_epoch`."""
+
+    def run_epoch(self) -> None:
+        raise NotImplementedError
+
+    def test(self) -> Any:
+        raise NotImplementedError
+
+    def parse_batch_train(self, batch: Any) -> Any:
+        raise NotImplementedError
+
+    def parse_batch_test(self, batch: Any) -> Any:
+        raise NotImplementedError
+
+    def forward_backward(self, batch: Any) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def model_inference(self, input: Any) -> Any:
+        raise NotImplementedError
+
+    def model_zero_grad(self, names: str | list[str] | None = None) -> None:
+        for name in self.get_model_names(names):
+            if self._optims[name] is not None:
+                self._optims[name].zero_grad()
+
+    def model_backward(self, loss: torch.Tensor) -> None:
+        self.detect_anomaly(loss)
+        loss.backward()
+
+    def model_update(self, names: str | list[str] | None = None) -> None:
+        for name in self.get_model_names(names):
+            if self._optims[name] is not None:
+                self._optims[name].step()
+
+    def model_backward_and_update(self, loss: torch.Tensor, names: str | list[str] | None = None) -> None:
+        """One optimizer step on ``loss``."""
+        self.model_zero_grad(names)
+        self.model_backward(loss)
+        self.model_update(names)
