@@ -1,0 +1,1 @@
+"""Measurements: each compares both sides in one process run."""

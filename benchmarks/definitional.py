@@ -1,0 +1,82 @@
+"""What the fast path must equal: every class alone, padded to the context length, with attention written out.
+
+This is the computation as the papers define it and as the published code runs it. It shares the parameters of a
+model of ours and none of its code for prompts, attention or pooling; the tests take it as the oracle, and
+`benchmarks.step` as the other side of its ratios.
+
+Letters: B images, K classes, L context length, P patches, M prompt tokens, D width, H heads, E joint width.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from clip.model import Transformer, VisionTransformer
+from clip.text import TextEncoder
+
+
+def attention(attn: nn.MultiheadAttention, x: Tensor, mask: Tensor | None) -> Tensor:
+    """softmax(q kᵀ / √Dh + mask) v of `x` (N, L, D), head by head, and the output projection."""
+    N, L, D = x.shape
+    heads = attn.num_heads
+    q, k, v = (x @ attn.in_proj_weight.t() + attn.in_proj_bias).split(D, dim=-1)
+    q, k, v = (t.reshape(N, L, heads, D // heads).transpose(1, 2) for t in (q, k, v))  # (N, H, L, Dh)
+    scores = q @ k.transpose(-2, -1) / math.sqrt(D // heads)  # (N, H, L, L)
+    if mask is not None:
+        scores = scores + mask
+    out = (scores.softmax(dim=-1) @ v).transpose(1, 2).reshape(N, L, D)
+    return attn.out_proj(out)
+
+
+def run_blocks(transformer: Transformer, x: Tensor, mask: Tensor | None, deep: Sequence[Tensor], start: int) -> Tensor:
+    """All blocks over all rows; `deep[i-1]` overwrites the rows from `start` on before block i."""
+    for i, block in enumerate(transformer.resblocks):
+        if 0 < i <= len(deep):
+            prompts = deep[i - 1].to(x.dtype).expand(x.shape[0], -1, -1)
+            first = start if start >= 0 else x.shape[1] + start
+            x = torch.cat([x[:, :first], prompts, x[:, first + prompts.shape[1] :]], dim=1)
+        x = x + attention(block.attn, block.ln_1(x), mask)
+        x = x + block.mlp(block.ln_2(x))
+    return x
+
+
+def encode_text(tower: TextEncoder, prompts: Tensor, eot: Tensor, deep: Sequence[Tensor]) -> Tensor:
+    """Text features (K, E) of embedded prompts (K, L, D) whose EOT is at `eot` (K,)."""
+    L = prompts.shape[1]
+    mask = torch.full((L, L), float("-inf"), device=prompts.device).triu(1)
+    x = (prompts + tower.positional_embedding[:L]).to(tower.text_projection.dtype)
+    x = run_blocks(tower.transformer, x, mask.to(x.dtype), deep, start=1)
+    return tower.ln_final(x)[torch.arange(len(x)), eot] @ tower.text_projection
+
+
+def encode_image(tower: VisionTransformer, image: Tensor, ctx: Tensor | None, deep: Sequence[Tensor]) -> Tensor:
+    """Image features (B, E), prompt tokens `ctx` (M, D) after the patches."""
+    x = tower.conv1(image.to(tower.conv1.weight.dtype)).flatten(2).transpose(1, 2)  # (B, P, D)
+    x = torch.cat([tower.class_embedding.to(x.dtype).expand(len(x), 1, -1), x], dim=1)
+    x = x + tower.positional_embedding.to(x.dtype)
+    if ctx is not None:
+        x = torch.cat([x, ctx.to(x.dtype).expand(len(x), -1, -1)], dim=1)  # (B, 1 + P + M, D)
+    x = run_blocks(tower.transformer, tower.ln_pre(x), None, deep, start=-len(ctx) if ctx is not None else 0)
+    return tower.ln_post(x)[:, 0] @ tower.proj
+
+
+def pad_prompts(
+    sequences: Sequence[Sequence[int]], token_embedding: Tensor, ctx: Tensor, context_length: int
+) -> tuple[Tensor, Tensor]:
+    """Embedded prompts (K, L, D) and their EOT positions (K,).
+
+    Args:
+        sequences: rows of each prompt; `-1 - j` is row j of `ctx`.
+        token_embedding: (V, D).
+        ctx: learned rows (C, D).
+    """
+    ids = torch.tensor([[*s, *[0] * (context_length - len(s))] for s in sequences], device=ctx.device)  # (K, L)
+    fixed = token_embedding[ids.clamp_min(0)]  # (K, L, D)
+    if not len(ctx):
+        return fixed, torch.tensor([len(s) - 1 for s in sequences])
+    prompts = torch.where(ids[..., None] < 0, ctx[(-1 - ids).clamp_min(0)].to(fixed.dtype), fixed)
+    return prompts, torch.tensor([len(s) - 1 for s in sequences])

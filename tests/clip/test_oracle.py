@@ -1,0 +1,142 @@
+"""The packed text tower and the pooled vision tower against the definitional computation."""
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from benchmarks.definitional import encode_image, encode_text, pad_prompts
+from clip.layout import BUCKET_COST, PromptLayout, choose_lengths
+from clip.model import CLIP, VisionTransformer
+from clip.text import TextEncoder
+
+SOS, EOT, VOCABULARY, CONTEXT = 98, 99, 100, 77
+
+
+def random_clip(seed: int, layers: int, text_heads: int, vision_heads: int, embed: int, patches: int) -> CLIP:
+    torch.manual_seed(seed)
+    model = CLIP(
+        embed_dim=embed,
+        image_resolution=8 * patches,
+        vision_layers=layers,
+        vision_width=64 * vision_heads,
+        vision_patch_size=8,
+        context_length=CONTEXT,
+        vocab_size=VOCABULARY,
+        transformer_width=64 * text_heads,
+        transformer_heads=text_heads,
+        transformer_layers=layers,
+    )
+    for parameter in model.parameters():  # biases and LayerNorms away from their plain start
+        parameter.data += 0.05 * torch.randn_like(parameter)
+    return model.requires_grad_(False)
+
+
+def assert_close(found: torch.Tensor, expected: torch.Tensor) -> None:
+    """1e-5 of the largest value: fp32 sums in another order."""
+    scale = expected.abs().max().clamp_min(1e-3)
+    torch.testing.assert_close(found / scale, expected / scale, rtol=0, atol=1e-5)
+
+
+names = st.lists(st.lists(st.integers(1, 60), min_size=1, max_size=20), min_size=1, max_size=9)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    names=names,
+    layers=st.integers(1, 4),
+    depth=st.integers(1, 4),
+    n_ctx=st.integers(1, 5),
+    fixed=st.integers(0, 3),
+    heads=st.tuples(st.integers(1, 2), st.integers(1, 2)),
+    embed=st.integers(3, 50),
+    groups=st.integers(1, 3),
+)
+def test_text_equals_definition(seed, names, layers, depth, n_ctx, fixed, heads, embed, groups):
+    """Features and the gradients of every prompt, for G groups of contexts, depths 1 to all, names of 1 to 20 tokens."""
+    model = random_clip(seed, layers, heads[0], heads[1], embed, patches=2)
+    tower, width = TextEncoder(model), 64 * heads[0]
+    sequences = [[SOS, *(-1 - j for j in range(n_ctx)), *[61] * fixed, *name, 62, EOT] for name in names]
+    ctx = torch.randn(groups, n_ctx, width).mul_(0.1).requires_grad_()
+    deep = [torch.randn(n_ctx, width).mul_(0.1).requires_grad_() for _ in range(min(depth, layers) - 1)]
+    learned = [ctx, *deep]
+
+    layout = PromptLayout(sequences)
+    rows = model.token_embedding(layout.vocabulary).expand(groups, -1, -1)
+    found = tower(torch.cat([rows, ctx], dim=1), layout, deep)  # (G, K, E)
+    expected = torch.stack(
+        [
+            encode_text(tower, *pad_prompts(sequences, model.token_embedding.weight, ctx[g], CONTEXT), deep)
+            for g in range(groups)
+        ]
+    )
+    assert_close(found, expected)
+    weights = torch.randn_like(expected)
+    for ours, theirs in zip(
+        torch.autograd.grad((found * weights).sum(), learned),
+        torch.autograd.grad((expected * weights).sum(), learned),
+        strict=True,
+    ):
+        assert_close(ours, theirs)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    layers=st.integers(1, 4),
+    depth=st.integers(1, 4),
+    n_ctx=st.integers(0, 5),
+    heads=st.integers(1, 2),
+    patches=st.integers(1, 4),
+)
+def test_vision_equals_definition(seed, layers, depth, n_ctx, heads, patches):
+    model = random_clip(seed, layers, 1, heads, 20, patches)
+    tower = model.visual
+    assert isinstance(tower, VisionTransformer)
+    image = torch.randn(3, 3, 8 * patches, 8 * patches)
+    ctx = torch.randn(n_ctx, 64 * heads).mul_(0.1).requires_grad_() if n_ctx else None
+    deep = [torch.randn(n_ctx, 64 * heads).requires_grad_() for _ in range(min(depth, layers) - 1)] if n_ctx else []
+    found, expected = tower(image, ctx, deep), encode_image(tower, image, ctx, deep)
+    assert_close(found, expected)
+    if ctx is not None:
+        learned = [ctx, *deep]
+        for ours, theirs in zip(
+            torch.autograd.grad(found.square().sum(), learned),
+            torch.autograd.grad(expected.square().sum(), learned),
+            strict=True,
+        ):
+            assert_close(ours, theirs)
+
+
+def test_layout_without_a_shared_prefix_and_with_one_prompt():
+    model = random_clip(0, 2, 1, 1, 16, 2)
+    tower = TextEncoder(model)
+    for sequences in ([[SOS, 3, EOT]], [[1, 2, EOT], [5, EOT]], [[SOS, 3, EOT], [SOS, 3, EOT]]):
+        layout = PromptLayout(sequences)
+        found = tower(model.token_embedding(layout.vocabulary), layout)
+        empty = torch.zeros(0, 64)
+        padded = pad_prompts(sequences, model.token_embedding.weight, empty, CONTEXT)
+        assert_close(found, encode_text(tower, *padded, []))
+
+
+def test_openai_calling_convention_returns_every_row():
+    """`transformer(x)` with rows first, and the list form of prompt-learning code, equal the definition."""
+    model = random_clip(1, 3, 1, 1, 16, 2)
+    tower = TextEncoder(model)
+    ids = torch.randint(1, 60, (4, CONTEXT))
+    ids[:, 0], ids[:, 7], ids[:, 8:] = SOS, EOT, 0
+    eot = torch.full((4,), 7)
+    x = model.token_embedding(ids) + model.positional_embedding
+    deep = [torch.randn(2, 64), torch.randn(2, 64)]
+    for given_input, prompts in ((x.transpose(0, 1), []), ([x.transpose(0, 1), deep, 0], deep)):
+        out = model.transformer(given_input)
+        out = (out[0] if isinstance(out, list) else out).transpose(0, 1)
+        found = model.ln_final(out)[torch.arange(4), eot] @ model.text_projection
+        assert_close(found, encode_text(tower, model.token_embedding(ids), eot, prompts))
+
+
+def test_buckets_trade_padding_against_their_number():
+    assert choose_lengths([2, 2, 3]) == [3, 3, 3]  # two rows of padding cost less than a second bucket
+    many = [2] * 200 + [9] * 200
+    assert choose_lengths(many) == many  # 1,400 rows of padding cost more
+    assert BUCKET_COST > 2

@@ -1,0 +1,39 @@
+"""CoOp: context optimization (Zhou et al., IJCV 2022, arXiv 2109.01134)."""
+
+from __future__ import annotations
+
+from torch import nn
+from yacs.config import CfgNode
+
+from clip.model import CLIP
+from dassl.engine import TRAINER_REGISTRY
+
+from .base import PromptTrainer
+from .prompted_clip import PromptedCLIP
+from .prompts import ContextLearner
+
+
+def extend_cfg(cfg: CfgNode) -> None:
+    cfg.TRAINER.COOP = CfgNode()
+    cfg.TRAINER.COOP.N_CTX = 16  # context tokens; CTX_INIT's word count where that is given
+    cfg.TRAINER.COOP.CSC = False  # class-specific contexts instead of one for all classes
+    cfg.TRAINER.COOP.CTX_INIT = ""  # words to start the context from; "" is random
+    cfg.TRAINER.COOP.PREC = "fp16"  # the towers' precision: fp32, fp16, bf16, amp
+    cfg.TRAINER.COOP.CLASS_TOKEN_POSITION = "end"  # end, middle or front
+
+
+@TRAINER_REGISTRY.register()
+class CoOp(PromptTrainer):
+    """Learned: the context, shared by all classes or one a class (equations 2 and 3)."""
+
+    node = "COOP"
+
+    def build_prompted_clip(self, options: CfgNode, classnames: list[str], clip_model: CLIP) -> PromptedCLIP:
+        n_ctx = len(options.CTX_INIT.replace("_", " ").split()) or options.N_CTX
+        learner = ContextLearner(
+            classnames, clip_model, n_ctx, options.CTX_INIT, options.CSC, options.CLASS_TOKEN_POSITION
+        )
+        return PromptedCLIP(clip_model, learner)
+
+    def registered_module(self) -> nn.Module:
+        return self.model.prompt_learner

@@ -1,0 +1,68 @@
+"""MaPLe: multi-modal prompt learning (Khattak et al., CVPR 2023, arXiv 2210.03117).
+
+Letters: M prompt tokens, J prompt depth, Dt text width, Dv vision width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from yacs.config import CfgNode
+
+from clip.model import CLIP, PROMPT_STD, check_prompt_depth, require_vit
+from dassl.engine import TRAINER_REGISTRY
+
+from .base import PromptTrainer
+from .prompted_clip import PromptedCLIP
+from .prompts import ContextLearner, words_to_learn
+
+
+class MultiModalPromptLearner(ContextLearner):
+    """Text prompts, and vision prompts coupled to them by linear maps (section 3.2).
+
+    `ctx` (M, Dt) enters the text tower, `proj(ctx)` (M, Dv) the image tower. Before block i, 1 ≤ i ≤ J-1, both
+    towers' prompt tokens are replaced: by `compound_prompts_text[i-1]` and its projection.
+    """
+
+    def __init__(self, classnames: Sequence[str], clip_model: CLIP, n_ctx: int, ctx_init: str, depth: int):
+        super().__init__(classnames, clip_model, n_ctx, words_to_learn(ctx_init, n_ctx))
+        text, vision = clip_model.transformer, require_vit(clip_model).transformer
+        check_prompt_depth(depth, min(text.layers, vision.layers), lowest=1)
+        Dt, Dv = text.width, vision.width
+        self.proj = nn.Linear(Dt, Dv)
+        self.compound_prompts_text = nn.ParameterList(
+            nn.Parameter(torch.randn(n_ctx, Dt) * PROMPT_STD) for _ in range(depth - 1)
+        )
+        first = nn.Linear(Dt, Dv)  # all projections start as copies of one
+        self.compound_prompt_projections = nn.ModuleList(nn.Linear(Dt, Dv) for _ in range(depth - 1))
+        for projection in self.compound_prompt_projections:
+            projection.load_state_dict(first.state_dict())
+
+    def text_prompts(self) -> tuple[Tensor, Sequence[Tensor]]:
+        return self.embeddings(), list(self.compound_prompts_text)
+
+    def vision_prompts(self) -> tuple[Tensor, Sequence[Tensor]]:
+        coupled = zip(self.compound_prompt_projections, self.compound_prompts_text, strict=True)
+        return self.proj(self.ctx), [project(prompt) for project, prompt in coupled]
+
+
+def extend_cfg(cfg: CfgNode) -> None:
+    cfg.TRAINER.MAPLE = CfgNode()
+    cfg.TRAINER.MAPLE.N_CTX = 2  # prompt tokens in each tower
+    cfg.TRAINER.MAPLE.CTX_INIT = "a photo of a"  # words whose first N_CTX tokens start the context; "" is random
+    cfg.TRAINER.MAPLE.PREC = "fp16"  # the towers' precision: fp32, fp16, bf16, amp
+    cfg.TRAINER.MAPLE.PROMPT_DEPTH = 9  # layers that get prompts of their own, 1 (input only) … number of layers
+
+
+@TRAINER_REGISTRY.register()
+class MaPLe(PromptTrainer):
+    """Learned: ctx, proj, J-1 text prompts and their J-1 projections."""
+
+    node = "MAPLE"
+    registered_name = "MultiModalPromptLearner"
+
+    def build_prompted_clip(self, options: CfgNode, classnames: list[str], clip_model: CLIP) -> PromptedCLIP:
+        learner = MultiModalPromptLearner(classnames, clip_model, options.N_CTX, options.CTX_INIT, options.PROMPT_DEPTH)
+        return PromptedCLIP(clip_model, learner)

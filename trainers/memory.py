@@ -1,0 +1,27 @@
+"""How much of a text tower's work fits into memory at once."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+# fp32 numbers that one row of width D keeps alive at the peak of a block (qkv, attention, MLP), and for each block
+# where the backward pass needs them.
+PEAK_FLOATS = 24
+KEPT_FLOATS = 22
+# More rows in one pass than this gain no speed.
+MOST_ROWS = 32768
+
+
+def available_bytes(device: torch.device) -> int:
+    """Free memory of a GPU. On a CPU a quarter of all memory, so that a run's arithmetic is always cut the same way."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4
+
+
+def rows_that_fit(available: int, width: int, layers: int, backward: bool) -> int:
+    """Rows (of `width` numbers) that half of `available` bytes can take through `layers` blocks at once."""
+    floats = (PEAK_FLOATS + KEPT_FLOATS * layers * backward) * width
+    return max(1, min(available // 2 // (4 * floats), MOST_ROWS))

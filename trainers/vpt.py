@@ -1,0 +1,31 @@
+"""VPT: deep visual prompts (Jia et al., ECCV 2022, arXiv 2203.12119) on CLIP, with a hand-written text prompt."""
+
+from __future__ import annotations
+
+from yacs.config import CfgNode
+
+from clip.model import CLIP, add_vision_prompts
+from dassl.engine import TRAINER_REGISTRY
+
+from .base import PromptTrainer
+from .prompted_clip import FixedTextCLIP
+from .prompts import readable
+
+
+def extend_cfg(cfg: CfgNode) -> None:
+    cfg.TRAINER.VPT = CfgNode()
+    cfg.TRAINER.VPT.N_CTX_VISION = 2  # prompt tokens in the image tower
+    cfg.TRAINER.VPT.CTX_INIT = "a photo of a"  # the fixed words before the class name
+    cfg.TRAINER.VPT.PREC = "fp16"  # the towers' precision: fp32, fp16, bf16, amp
+    cfg.TRAINER.VPT.PROMPT_DEPTH_VISION = 1  # layers with prompts of their own, 1 (input only) … number of layers
+
+
+@TRAINER_REGISTRY.register()
+class VPT(PromptTrainer):
+    """Learned: the image tower's own `VPT` tokens and, before deeper blocks, `VPT_shallow`."""
+
+    node = "VPT"
+
+    def build_prompted_clip(self, options: CfgNode, classnames: list[str], clip_model: CLIP) -> FixedTextCLIP:
+        add_vision_prompts(clip_model, options.N_CTX_VISION, options.PROMPT_DEPTH_VISION)
+        return FixedTextCLIP(clip_model, [[f"{readable(options.CTX_INIT)} {readable(c)}." for c in classnames]])
