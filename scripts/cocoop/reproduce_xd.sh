@@ -1,0 +1,6 @@
+#!/usr/bin/env bash
+# CoCoOp, test downloaded weights, trained on ImageNet, on another dataset.
+# Usage: bash scripts/cocoop/reproduce_xd.sh DATASET SEED WEIGHTS_FOLDER [KEY VALUE ...]
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
+reproduce_xd CoCoOp vit_b16_c4_ep10_batch1_ctxv1 "$@"

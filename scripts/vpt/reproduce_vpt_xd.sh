@@ -1,0 +1,6 @@
+#!/usr/bin/env bash
+# VPT (deep), test downloaded weights, trained on ImageNet, on another dataset.
+# Usage: bash scripts/vpt/reproduce_vpt_xd.sh DATASET SEED WEIGHTS_FOLDER [KEY VALUE ...]
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
+reproduce_xd VPT vit_b16_c2_ep5_batch4_4 "$@"

@@ -1,0 +1,6 @@
+#!/usr/bin/env bash
+# VPT (deep), cross-dataset and domain generalization, first half: train on all classes of ImageNet (or of DATASET).
+# Usage: bash scripts/vpt/xd_train_vpt.sh [DATASET] SEED [KEY VALUE ...]
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
+xd_train VPT vit_b16_c2_ep5_batch4_4 "$@"
