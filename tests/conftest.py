@@ -1,0 +1,9 @@
+"""Fixtures that several folders of tests use."""
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def _two_threads():
+    torch.set_num_threads(2)

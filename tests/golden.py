@@ -1,0 +1,61 @@
+"""Reading the golden values and building methods on the golden CLIP."""
+
+import json
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+from yacs.config import CfgNode
+
+from clip import build_model
+from clip.model import CLIP
+from dassl.config import get_cfg_default
+from dassl.engine import TRAINER_REGISTRY
+from tests.paths import GOLDEN
+from trainers import extend_cfg
+from trainers.prompted_clip import FrozenTowersCLIP
+
+NODES = {"MaPLe": "MAPLE", "CoOp": "COOP", "CoCoOp": "COCOOP", "VPT": "VPT", "IVLP": "IVLP"}
+
+
+def read(name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors and the metadata of one golden file."""
+    with safe_open(GOLDEN / name, "pt") as file:
+        meta = json.loads((file.metadata() or {}).get("meta", "{}"))
+        return {key: file.get_tensor(key) for key in file.keys()}, meta  # noqa: SIM118
+
+
+def golden_clip() -> CLIP:
+    weights, _ = read("clip.safetensors")
+    return build_model({k: v.float() for k, v in weights.items()}).requires_grad_(False)
+
+
+def trainer_options(trainer: str, **values: Any) -> CfgNode:
+    """The trainer's config node with its defaults, fp32 and the given values."""
+    cfg = get_cfg_default()
+    extend_cfg(cfg)
+    options = cfg.TRAINER[NODES[trainer]]
+    options.PREC = "fp32"
+    for key, value in values.items():
+        assert key in options, key
+        options[key] = value
+    return options
+
+
+def build(trainer: str, classnames: list[str], clip_model: CLIP, **values: Any) -> FrozenTowersCLIP:
+    """The trainer's model, without the trainer."""
+    method = TRAINER_REGISTRY.get(trainer)
+    return method.build_prompted_clip(
+        method.__new__(method), trainer_options(trainer, **values), classnames, clip_model
+    )
+
+
+def load_parameters(model: torch.nn.Module, values: dict[str, Tensor], prefix: str) -> None:
+    """Copy `<prefix><name>` into the learned parameters, whose names must be exactly these."""
+    learned = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    given = {key.removeprefix(prefix): value for key, value in values.items() if key.startswith(prefix)}
+    assert set(learned) == set(given)
+    with torch.no_grad():
+        for name, parameter in learned.items():
+            parameter.copy_(given[name])
