@@ -1,4 +1,4 @@
-"""Fetching one file of known SHA-256: resumed where an earlier try stopped, verified, moved into place whole."""
+"""Fetching files: from an address, resumed where an earlier try stopped and verified; from the Hugging Face hub."""
 
 import hashlib
 import os
@@ -16,6 +16,7 @@ from tqdm import tqdm
 TIMEOUT = 20.0  # seconds without an answer
 RETRY_DELAYS = (1.0, 3.0, 9.0)  # seconds before each new try
 CHUNK = 1 << 20
+HUB_ADDRESS = "https://huggingface.co"
 
 
 class DownloadError(RuntimeError):
@@ -141,3 +142,39 @@ def _copy(response: HTTPResponse, part: Path, start: int, total: int | None) -> 
             bar.update(len(chunk))
     if total is not None and have < total:
         raise DownloadError(f"the connection closed after {have:,} of {total:,} bytes", retry=True)
+
+
+def hub_address() -> str:
+    """Address of the Hugging Face hub, or of the mirror that `HF_ENDPOINT` names."""
+    return os.environ.get("HF_ENDPOINT", HUB_ADDRESS).rstrip("/")
+
+
+def fetch_from_hub(repository: str, file: str) -> Path:
+    """Path of a hub repository's file in the hub client's own cache, downloaded if it is not there.
+
+    Raises:
+        DownloadError: why the hub did not give it.
+    """
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.utils import LocalEntryNotFoundError
+
+    address = hub_address()
+    try:
+        return Path(hf_hub_download(repository, file, local_files_only=True))
+    except LocalEntryNotFoundError:
+        _check_reachable(address)  # the client itself would retry for half a minute
+    print(f"Fetching {file} of {repository} from {address}")
+    try:
+        return Path(hf_hub_download(repository, file, endpoint=address))
+    except Exception as error:  # the client's own errors, its HTTP library's, and the system's
+        reason = " ".join(str(error.__cause__ or error).split())[:300]
+        raise DownloadError(reason or type(error).__name__) from error
+
+
+def _check_reachable(address: str) -> None:
+    try:
+        urllib.request.urlopen(urllib.request.Request(address, method="HEAD"), timeout=TIMEOUT).close()
+    except urllib.error.HTTPError:
+        return  # refusing is an answer too
+    except (OSError, HTTPException) as error:
+        raise _connection_error(error) from error

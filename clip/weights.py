@@ -20,11 +20,10 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
-from .download import DownloadError, fetch, file_sha256, move_into_place
+from .download import DownloadError, fetch, fetch_from_hub, file_sha256, hub_address, move_into_place
 
 DEFAULT_CACHE = "~/.cache/clip"
 OPENAI_ADDRESS = "https://openaipublic.azureedge.net/clip/models"
-HUB_ADDRESS = "https://huggingface.co"
 HUB_FILE = "open_clip_model.safetensors"
 # OpenAI's archives hold these three numbers as tensors; `attn_mask` is a constant that some exports keep
 NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size", "attn_mask")
@@ -113,12 +112,17 @@ def load_state_dict(name_or_path: str | os.PathLike[str], download_root: str | N
         return read(Path(name))
     if name.lower().endswith(WEIGHT_SUFFIXES):
         raise FileNotFoundError(f"no file of weights at {os.path.abspath(name)!r}; check the path")
-    close = difflib.get_close_matches(name.lower().replace("_", "-"), [model.lower() for model in MODELS], 3, 0.5)
-    closest = [model for model in MODELS if model.lower() in close]
+    spelled = {_bare(model): model for model in MODELS}
+    closest = [spelled[bare] for bare in difflib.get_close_matches(_bare(name), spelled, 3, 0.5)]
     raise ValueError(
         f"unknown CLIP model {name!r}: neither a name nor a file. "
         f"Closest names: {', '.join(closest) or 'none'}. All: {', '.join(MODELS)}"
     )
+
+
+def _bare(name: str) -> str:
+    """A model's name without the punctuation that people spell differently."""
+    return "".join(character for character in name.lower() if character.isalnum())
 
 
 def find(url: str, download_root: str | None = None) -> Path:
@@ -204,22 +208,10 @@ def _fetched(url: str, path: Path, release: Release | None, tried: list[str]) ->
     if release is None:
         return None
     try:
-        return _store_hub_copy(_download_from_hub(release.hub), _hub_copy(path.parent, path.name))
-    except Exception as error:  # the hub's client raises its own errors, its HTTP library's, and the system's
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
-        tried.append(f"Hugging Face hub {release.hub} at {_hub_address()}: {reason}")
+        return _store_hub_copy(fetch_from_hub(release.hub, HUB_FILE), _hub_copy(path.parent, path.name))
+    except (DownloadError, ValueError) as error:
+        tried.append(f"Hugging Face hub {release.hub} at {hub_address()}: {error}")
         return None
-
-
-def _hub_address() -> str:
-    return os.environ.get("HF_ENDPOINT", HUB_ADDRESS).rstrip("/")
-
-
-def _download_from_hub(repository: str) -> Path:
-    from huggingface_hub import hf_hub_download
-
-    print(f"Fetching {HUB_FILE} of {repository} from {_hub_address()}")
-    return Path(hf_hub_download(repository, HUB_FILE, endpoint=_hub_address()))
 
 
 def _store_hub_copy(source: Path, target: Path) -> Path:
@@ -240,7 +232,7 @@ def _not_found(url: str, root: Path, file: str, release: Release | None, tried: 
     lines += ["On a machine with a connection, download", f"  {url}", f"and put it at {root / file}"]
     if release:
         lines += [
-            f"or {_hub_address()}/{release.hub}/resolve/main/{HUB_FILE}",
+            f"or {hub_address()}/{release.hub}/resolve/main/{HUB_FILE}",
             f"and put it at {root / file}".removesuffix(".pt") + ".safetensors",
         ]
         lines.append("(HF_ENDPOINT=<address> names a mirror of the hub), or give the path of a file of weights")

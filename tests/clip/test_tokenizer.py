@@ -1,11 +1,14 @@
 """The tokenizer against independent token ids, and the members that callers of OpenAI's class use."""
 
 import json
-import subprocess
-import sys
+from pathlib import Path
 
+import pytest
+import torch
+
+import clip
 from clip.simple_tokenizer import SimpleTokenizer
-from tests.paths import GOLDEN, ROOT, needs_golden
+from tests.paths import GOLDEN, needs_golden
 
 
 @needs_golden
@@ -59,10 +62,32 @@ def test_bpe_gives_the_parts_of_a_word() -> None:
     assert [tokenizer.encoder[part] for part in parts] == tokenizer.encode("leopard")
 
 
-def test_making_a_tokenizer_reads_nothing() -> None:
-    code = (
-        "from clip.simple_tokenizer import SimpleTokenizer, read_vocabulary\n"
-        "SimpleTokenizer()\n"
-        "assert read_vocabulary.cache_info().misses == 0\n"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+def test_making_a_tokenizer_reads_nothing(tmp_path: Path) -> None:
+    tokenizer = SimpleTokenizer(str(tmp_path / "none.txt.gz"))
+    with pytest.raises(FileNotFoundError, match=r"none\.txt.gz"):
+        tokenizer.encode("cat")
+
+
+@needs_golden
+def test_tokenize_equals_golden() -> None:
+    cases = json.loads((GOLDEN / "tokenizer.json").read_text())
+    ids = clip.tokenize([case["text"] for case in cases])
+    assert ids.dtype == torch.int32
+    assert ids.tolist() == [case["tokens"] for case in cases]
+
+
+def test_tokenize_one_text_and_context_length() -> None:
+    assert clip.tokenize("cat").shape == (1, 77)
+    assert clip.tokenize(["cat", "a cat"], context_length=5).tolist() == [
+        [49406, 2368, 49407, 0, 0],
+        [49406, 320, 2368, 49407, 0],
+    ]
+    assert clip.tokenize([]).shape == (0, 77)
+
+
+def test_too_long_texts_are_an_error_or_cut() -> None:
+    """77 places hold 75 words between the markers."""
+    assert clip.tokenize("cat " * 75)[0].tolist() == [49406, *[2368] * 75, 49407]
+    with pytest.raises(ValueError, match=r"78 tokens does not fit the context length of 77.*truncate=True"):
+        clip.tokenize("cat " * 76)
+    assert clip.tokenize("cat " * 76, truncate=True)[0].tolist() == [49406, *[2368] * 75, 49407]
