@@ -291,6 +291,6 @@ def _is_torchscript(path: Path) -> bool:
         if not any(name.endswith("/constants.pkl") for name in names):
             return False
         code = [name for name in names if "/code/" in name and name.endswith(".py")]
-        if any(b"__setstate__" in archive.read(name) for name in code):
+        if any(b"def __setstate__" in archive.read(name) for name in code):
             raise ValueError("a TorchScript archive that runs code while loading, which CLIP's do not")
     return True
