@@ -1,0 +1,97 @@
+"""Unpack a downloaded archive so that it can only write below one folder."""
+
+import posixpath
+import shutil
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".zip")
+
+
+class ArchiveError(ValueError):
+    """An archive that is damaged, or that must not be unpacked."""
+
+
+def is_archive(path: str | Path) -> bool:
+    """Whether the file's name is that of an archive."""
+    return str(path).lower().endswith(SUFFIXES)
+
+
+def unpack(archive: str | Path, folder: str | Path) -> list[Path]:
+    """Unpack a zip or tar (plain, gz, bz2, xz) into ``folder``; every name is checked before anything is written.
+
+    Args:
+        archive: the archive's path.
+        folder: where its files go; made if missing.
+
+    Returns:
+        The files written.
+
+    Raises:
+        ArchiveError: the archive is damaged, or holds an absolute path, a path that climbs out, a link or a device.
+            Files unpacked until then stay: unpack into a temporary folder.
+    """
+    archive, folder = Path(archive), Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        if zipfile.is_zipfile(archive):
+            with zipfile.ZipFile(archive) as zipped:
+                return _write(archive, folder, _zip_members(archive, zipped))
+        with tarfile.open(archive) as tar:
+            return _write(archive, folder, _tar_members(archive, tar))
+    except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the disk is full, say: not the archive's fault
+        raise ArchiveError(
+            f"{archive} ({archive.stat().st_size:,} bytes) is damaged or not an archive ({error}): "
+            "delete it and download it again"
+        ) from error
+
+
+def _safe_name(archive: Path, name: str) -> str:
+    """The member's path relative to the folder, or an error if it lies elsewhere."""
+    clean = posixpath.normpath(name.replace("\\", "/"))
+    if clean.startswith(("/", "../")) or clean == ".." or (len(clean) > 1 and clean[1] == ":"):
+        raise ArchiveError(f"{archive} holds the path {name!r}, outside the folder it is unpacked into: not unpacked")
+    return clean
+
+
+def _zip_members(archive: Path, zipped: zipfile.ZipFile) -> Iterator[tuple[str, IO[bytes]]]:
+    infos = [info for info in zipped.infolist() if not info.is_dir()]
+    for info in infos:
+        _safe_name(archive, info.filename)
+        if (info.external_attr >> 28) == 0o12:  # the file type bits of a symbolic link
+            raise ArchiveError(f"{archive} holds a link, {info.filename!r}: not unpacked")
+    for info in infos:
+        with zipped.open(info) as source:
+            yield _safe_name(archive, info.filename), source
+
+
+def _tar_members(archive: Path, tar: tarfile.TarFile) -> Iterator[tuple[str, IO[bytes]]]:
+    members = [member for member in tar if not member.isdir()]
+    for member in members:
+        _safe_name(archive, member.name)
+        if not member.isfile():
+            raise ArchiveError(f"{archive} holds a link or device, {member.name!r}: not unpacked")
+    for member in members:
+        source = tar.extractfile(member)
+        assert source is not None  # a regular file
+        with source:
+            yield _safe_name(archive, member.name), source
+
+
+def _write(archive: Path, folder: Path, members: Iterator[tuple[str, IO[bytes]]]) -> list[Path]:
+    written = []
+    for name, source in members:
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with open(target, "wb") as file:
+            shutil.copyfileobj(source, file, 1 << 20)
+        written.append(target)
+    if not written:
+        raise ArchiveError(f"{archive} holds no files: download it again")
+    return written

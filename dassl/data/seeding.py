@@ -1,0 +1,31 @@
+"""Randomness of the training items: a function of (epoch seed, index), whichever process reads them."""
+
+import hashlib
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+
+
+def item_seed(epoch_seed: int, index: int) -> int:
+    """A 63-bit seed for one item of one epoch."""
+    digest = hashlib.blake2b(b"%d/%d" % (epoch_seed, index), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+@contextmanager
+def item_rng(epoch_seed: int, index: int) -> Iterator[None]:
+    """Python's, numpy's and torch's CPU generators seeded for one item; the caller's states come back afterwards."""
+    python_state, numpy_state, torch_state = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    seed = item_seed(epoch_seed, index)
+    random.seed(seed)
+    np.random.seed(seed & 0xFFFFFFFF)
+    torch.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)
+        torch.set_rng_state(torch_state)

@@ -1,0 +1,18 @@
+"""Datasets: every module in this folder is imported, and registers what it defines. Adding a file is enough."""
+
+import importlib
+import pkgutil
+
+
+def _import_modules() -> None:
+    for module in pkgutil.iter_modules(__path__):
+        if module.name.startswith("__"):
+            continue
+        try:
+            importlib.import_module(f"{__name__}.{module.name}")
+        except Exception as error:
+            where = f"{__path__[0]}/{module.name}"
+            raise ImportError(f"The dataset module {where}.py cannot be imported: {error}") from error
+
+
+_import_modules()
