@@ -3,14 +3,12 @@
 import argparse
 import os
 import sys
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from yacs.config import CfgNode
+from yacs.config import CfgNode
 
 EXAMPLES = """\
 examples:
-  MaPLe on the embedded demonstration, base classes:
+  MaPLe on the embedded demonstration's base classes:
     python train.py --trainer MaPLe --dataset-config-file configs/datasets/emoji.yaml \\
         --config-file configs/trainers/MaPLe/vit_micro.yaml --seed 1 --output-dir output/try \\
         DATASET.NUM_SHOTS 16 DATASET.SUBSAMPLE_CLASSES base
@@ -20,9 +18,8 @@ examples:
         --config-file configs/trainers/MaPLe/vit_micro.yaml --seed 1 --output-dir output/try_new \\
         --model-dir output/try --eval-only DATASET.NUM_SHOTS 16 DATASET.SUBSAMPLE_CLASSES new
 
-Later settings win: dataset file, trainer file, flags, then the KEY VALUE pairs. A run that was stopped goes on
-when the same command is given again. An error shows its traceback with DASSL_TRACEBACK=1.
-"""
+Later settings win: dataset file, trainer file, flags, KEY VALUE pairs. A stopped run goes on when its command is
+given again. DASSL_TRACEBACK=1 shows an error's traceback."""
 
 # flag → the config key that it sets
 FLAG_KEYS = {
@@ -64,7 +61,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def setup_cfg(args: argparse.Namespace) -> "CfgNode":
+def setup_cfg(args: argparse.Namespace) -> CfgNode:
     """Defaults, then the trainers' own nodes, the two files, the flags and the trailing pairs; frozen."""
     from dassl.config import get_cfg_default, merge_file, merge_options
     from trainers import extend_cfg
