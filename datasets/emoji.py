@@ -5,8 +5,7 @@ from pathlib import Path
 from yacs.config import CfgNode
 
 from dassl.data.datasets import DATASET_REGISTRY
-
-from .fewshot import ClipDataset, read_split
+from datasets.fewshot import ClipDataset, read_split
 
 
 @DATASET_REGISTRY.register()
@@ -18,6 +17,9 @@ class Emoji(ClipDataset):
 
     dataset_dir = "emoji_data"
     template = "a photo of a {}."
+    layout = "images/<class>/*.webp and split.json"
+    expected = (640, 160, 946)
+    expected_classes = 40
 
     def __init__(self, cfg: CfgNode):
         folder = Path(__file__).with_name(self.dataset_dir)

@@ -1,0 +1,274 @@
+"""Pretrain ViT-Micro/8, the demonstration backbone: `python scripts/emoji/pretrain.py`.
+
+A CLIP of OpenAI's architecture at toy size learns from two flat emoji styles (Noto, Twemoji) with the symmetric
+contrastive loss. Everything is counted in steps: the same seed and number of threads give the same bits.
+
+Shapes: B pictures and captions, L tokens, P patches, M prompt tokens, D width, E joint width.
+"""
+
+import argparse
+import io
+import math
+import time
+import zipfile
+from pathlib import Path
+from random import Random
+
+import torch
+from augment import Augment
+from captions import SOFT, Caption, Captioner
+from packages import Emoji, fetch_packages, list_pictures, read_emoji, read_rgba
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from clip.layout import DenseLayout
+from clip.model import CLIP
+
+STYLES = ("noto", "twemoji")
+SOT, EOT, VOCABULARY = 49406, 49407, 49408
+SIZE, SMALL = 48, 32  # pixels; most steps see small pictures
+QUICK_GELU = 1.702
+FLAG_WEIGHT = 0.25  # country flags are every eighth emoji: draw them less often
+
+
+def build_towers() -> CLIP:
+    """ViT-Micro/8, initialised as CLIP is, with SiLU in place of QuickGELU (`fold_activation` undoes it)."""
+    model = CLIP(
+        embed_dim=128,
+        image_resolution=SIZE,
+        vision_layers=4,
+        vision_width=128,
+        vision_patch_size=8,
+        context_length=77,
+        vocab_size=VOCABULARY,
+        transformer_width=128,
+        transformer_heads=2,
+        transformer_layers=4,
+    )
+    for tower in (model.transformer, model.visual.transformer):
+        width, depth = tower.width, tower.layers
+        for block in tower.resblocks:
+            nn.init.normal_(block.attn.in_proj_weight, std=width**-0.5)
+            nn.init.normal_(block.attn.out_proj.weight, std=(2 * depth * width) ** -0.5)
+            nn.init.normal_(block.mlp.c_fc.weight, std=(2 * width) ** -0.5)
+            nn.init.normal_(block.mlp.c_proj.weight, std=(2 * depth * width) ** -0.5)
+            block.mlp.gelu = nn.SiLU()
+    return model
+
+
+@torch.no_grad()
+def fold_activation(model: CLIP) -> None:
+    """Rescale the MLPs so that QuickGELU, x sigmoid(1.702 x), gives what SiLU, x sigmoid(x), gave."""
+    for tower in (model.transformer, model.visual.transformer):
+        for block in tower.resblocks:
+            block.mlp.c_fc.weight /= QUICK_GELU
+            block.mlp.c_fc.bias /= QUICK_GELU
+            block.mlp.c_proj.weight *= QUICK_GELU
+
+
+class Pretraining:
+    """The towers, what they learn from, and how much noise of the kind that prompts bring they see.
+
+    The token table holds the captions' tokens alone and, last, the vector of an unknown word: every token that
+    no caption holds gets that vector.
+    """
+
+    def __init__(self, emoji: list[Emoji], captioner: Captioner, seed: int, noise: float):
+        self.generator = torch.Generator().manual_seed(seed)
+        self.noise = noise
+        self.model = build_towers()
+        vocabulary = [*captioner.vocabulary, SOT, EOT]
+        self.tokens = {token: row for row, token in enumerate(vocabulary)}
+        self.table = nn.Embedding(len(vocabulary) + 1, self.model.transformer.width)
+        nn.init.normal_(self.table.weight, std=0.02)
+        counts = (len(emoji), len(captioner.kinds), len(captioner.groups))
+        self.heads = nn.ModuleList(nn.Linear(self.model.visual.output_dim, n) for n in counts)
+
+    def parameter_groups(self, weight_decay: float) -> list[dict]:
+        """Matrices decay; embeddings, biases and gains do not."""
+        named = [(n, p) for n, p in self.model.named_parameters() if n != "token_embedding.weight"]
+        matrices = [p for n, p in named if p.ndim >= 2 and "embedding" not in n]
+        others = [p for n, p in named if p.ndim < 2 or "embedding" in n]
+        decayed = matrices + list(self.heads.parameters())
+        return [
+            {"params": decayed, "weight_decay": weight_decay},
+            {"params": [*others, self.table.weight], "weight_decay": 0.0},
+        ]
+
+    def _rand(self) -> float:
+        return torch.rand((), generator=self.generator).item()
+
+    def _random_tokens(self, *shape: int, high: float, low: float = 0.01) -> Tensor:
+        """Vectors of random size: each leading index has its own standard deviation."""
+        std = torch.rand(shape[0], 1, 1, generator=self.generator) * math.log(high / low) + math.log(low)
+        return torch.randn(*shape, generator=self.generator) * std.exp()
+
+    def encode_image(self, images: Tensor) -> Tensor:
+        """Features (B, E) of images of any size, at times with random tokens after the patches."""
+        visual = self.model.visual
+        x = visual.conv1(images).flatten(2).transpose(1, 2)  # (B, P, D)
+        x = torch.cat([visual.class_embedding.expand(len(x), 1, -1), x], dim=1) + self._positions(x.shape[1])
+        extra = 4 if self._rand() < self.noise * 0.3 else 0
+        x = torch.cat([x, self._random_tokens(len(x), extra, x.shape[-1], high=0.5)], dim=1)  # (B, 1 + P + M, D)
+        x, layout = visual.ln_pre(x), DenseLayout(causal=False, prompts_last=True)
+        for block in visual.transformer.resblocks:
+            if extra and self._rand() < 0.5:
+                x = layout.insert(x, self._random_tokens(len(x), extra, x.shape[-1], high=0.5))
+            x = block(x, layout)
+        return visual.ln_post(x[:, 0]) @ visual.proj
+
+    def _positions(self, patches: int) -> Tensor:
+        """Positional embedding (1 + P, D), interpolated when the image is smaller than the tower's."""
+        table = self.model.visual.positional_embedding
+        grid, side = math.isqrt(len(table) - 1), math.isqrt(patches)
+        if grid == side:
+            return table
+        square = table[1:].t().reshape(1, -1, grid, grid)
+        square = F.interpolate(square, (side, side), mode="bilinear", align_corners=False)
+        return torch.cat([table[:1], square.flatten(2)[0].t()])
+
+    def encode_text(self, captions: list[Caption]) -> Tensor:
+        """Features (B, E) of captions: the shorter half and the longer half, each padded to its longest."""
+        order = sorted(range(len(captions)), key=lambda i: len(captions[i].ids))
+        half = len(order) // 2
+        features = [self._encode_padded([captions[i] for i in part]) for part in (order[:half], order[half:])]
+        return torch.cat(features)[torch.tensor(order).argsort()]
+
+    def _encode_padded(self, captions: list[Caption]) -> Tensor:
+        """At times with random tokens in the captions' context before later blocks."""
+        model, unknown = self.model, len(self.tokens)
+        rows = [[self.tokens[SOT], *(self.tokens.get(i, unknown) for i in c.ids), self.tokens[EOT]] for c in captions]
+        ends = torch.tensor([len(r) - 1 for r in rows])
+        L = int(ends.max()) + 1
+        ids = torch.tensor([r + [0] * (L - len(r)) for r in rows])
+        soft = torch.tensor([[False, *(i == SOFT for i in c.ids)] + [False] * (L - 1 - len(c.ids)) for c in captions])
+        x = self.table(ids)  # (B, L, D)
+        x = torch.where(soft[..., None], self._random_tokens(*x.shape, high=0.1), x)
+        x = x + model.positional_embedding[:L]
+
+        M = 2 if self._rand() < 0.6 else 4
+        deep = L > M and self._rand() < self.noise * 0.4
+        context = torch.tensor([c.context for c in captions])
+        swapped = ((context >= M) & (torch.rand(len(x), generator=self.generator) < 0.7))[:, None, None]
+        layout = DenseLayout(causal=True, prompts_last=False)
+        for i, block in enumerate(model.transformer.resblocks):
+            if deep and i and self._rand() < 0.7:
+                tokens = self._random_tokens(len(x), M, x.shape[-1], high=0.5)
+                x = layout.insert(x, torch.where(swapped, tokens, x[:, 1 : 1 + M]))
+            x = block(x, layout)
+        x = model.ln_final(x[torch.arange(len(x)), ends])  # (B, D)
+        return x @ model.text_projection
+
+    def loss(self, images: Tensor, captions: list[Caption], levels: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Contrastive loss, and the classification loss of the three auxiliary heads.
+
+        A picture matches every caption in the batch that is true of it.
+
+        Args:
+            levels: name, kind and group numbers (B,) of the pictures.
+        """
+        features = self.encode_image(images)
+        image, text = (F.normalize(f, dim=-1) for f in (features, self.encode_text(captions)))
+        logits = self.model.logit_scale.exp() * image @ text.t()  # (B, B)
+        truth = torch.stack([levels[c.level] == c.key for c in captions], dim=1).float()
+        by_image = -(truth / truth.sum(1, keepdim=True) * logits.log_softmax(1)).sum(1).mean()
+        by_text = -(truth / truth.sum(0, keepdim=True) * logits.log_softmax(0)).sum(0).mean()
+        heads = zip(self.heads, levels, (0.4, 0.4, 0.2), strict=True)
+        auxiliary = sum(w * F.cross_entropy(head(features), y, label_smoothing=0.1) for head, y, w in heads)
+        return (by_image + by_text) / 2, torch.as_tensor(auxiliary)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """OpenAI's layout in fp16, the whole vocabulary, QuickGELU."""
+        fold_activation(self.model)
+        weights = dict(self.model.state_dict())
+        table = self.table.weight.detach()
+        embedding = table[-1].repeat(VOCABULARY, 1)
+        embedding[list(self.tokens)] = table[:-1]
+        weights["token_embedding.weight"] = embedding
+        return {name: value.half() for name, value in weights.items()}
+
+
+def load_pictures(folder: Path, emoji: list[Emoji]) -> tuple[Tensor, list[list[int]]]:
+    """All flat pictures, uint8 (N, 4, 64, 64), and the picture numbers of each emoji."""
+    styles = [list_pictures(folder, style) for style in STYLES]
+    pictures, of_emoji = [], []
+    for e in emoji:
+        files = [style[v] for style in styles for v in e.variants if v in style]
+        of_emoji.append(list(range(len(pictures), len(pictures) + len(files))))
+        pictures += [torch.from_numpy(read_rgba(f, 64).copy()) for f in files]
+    return torch.stack(pictures).permute(0, 3, 1, 2).contiguous(), of_emoji
+
+
+def learning_rate(step: int, steps: int, peak: float) -> float:
+    """5 % linear warm-up, then cosine to nothing."""
+    warm = 0.05 * steps
+    return peak * min((step + 1) / warm, 0.5 + 0.5 * math.cos(math.pi * max(step - warm, 0) / (steps - warm)))
+
+
+def save_deflated(weights: dict[str, Tensor], path: Path) -> None:
+    """A torch archive packed again with compression: `torch.load` reads it as it is."""
+    buffer = io.BytesIO()
+    torch.save(weights, buffer)
+    with zipfile.ZipFile(buffer) as plain, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as packed:
+        for item in plain.infolist():
+            entry = zipfile.ZipInfo(item.filename, (1980, 1, 1, 0, 0, 0))
+            packed.writestr(entry, plain.read(item), zipfile.ZIP_DEFLATED)
+
+
+def pretrain(packages: Path, out: Path, steps: int, batch: int, peak: float, noise: float, seed: int) -> None:
+    """Train and write the weights to `out`."""
+    torch.manual_seed(seed)
+    torch.set_num_threads(2)
+    everything = read_emoji(packages)
+    drawn = list_pictures(packages, "noto").keys() | list_pictures(packages, "twemoji").keys()
+    emoji = [e for e in everything if e.key in drawn]
+    rng = Random(seed)
+    captioner = Captioner(emoji, rng)
+    pictures, of_emoji = load_pictures(packages, emoji)
+    run = Pretraining(emoji, captioner, seed, noise)
+    augment = Augment(run.generator)
+    numbers = [torch.arange(len(emoji)), torch.tensor(captioner.kind_of()), torch.tensor(captioner.group_of())]
+    weights = torch.tensor([FLAG_WEIGHT if e.subcategory == "country-flag" else 1.0 for e in emoji])
+    optimizer = torch.optim.AdamW(run.parameter_groups(0.1), lr=peak, betas=(0.9, 0.98), eps=1e-6)
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    print(f"{len(pictures)} pictures of {len(emoji)} emoji, {len(run.tokens)} tokens", flush=True)
+
+    start, seen = time.time(), 0.0
+    for step in range(steps):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step, steps, peak)
+        concepts = torch.multinomial(weights, batch, generator=run.generator)
+        chosen = pictures[[rng.choice(of_emoji[c]) for c in concepts.tolist()]]
+        strength = min(1.0, 0.1 + 1.8 * step / steps)
+        images = augment(chosen, SMALL if step < 0.6 * steps else SIZE, strength)
+        captions = captioner.draw(concepts.tolist())
+        contrastive, auxiliary = run.loss(images, captions, [n[concepts] for n in numbers])
+        optimizer.zero_grad(set_to_none=True)
+        (contrastive + auxiliary).backward()
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        with torch.no_grad():
+            run.model.logit_scale.clamp_(0, math.log(100))
+        seen += contrastive.item()
+        if (step + 1) % 100 == 0:
+            seconds = time.time() - start
+            left = seconds / (step + 1) * (steps - step - 1)
+            print(f"step {step + 1}/{steps} loss {seen / 100:.3f} {seconds:.0f} s, {left:.0f} s left", flush=True)
+            seen = 0.0
+    save_deflated(run.state_dict(), out)
+    print(f"{out}: {out.stat().st_size / 1e6:.2f} MB")
+
+
+if __name__ == "__main__":
+    root = Path(__file__).resolve().parents[2]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--packages", type=Path, default=root / "build" / "emoji", help="unpacked npm packages")
+    parser.add_argument("--out", type=Path, default=root / "build" / "ViT-Micro-8.pt")
+    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--lr", type=float, default=1.5e-3)
+    parser.add_argument("--noise", type=float, default=1.0, help="how often prompts' noise is seen; 0: never")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    fetch_packages(args.packages)
+    pretrain(args.packages, args.out, args.steps, args.batch, args.lr, args.noise, args.seed)
