@@ -21,19 +21,14 @@ examples:
 Later settings win: dataset file, trainer file, flags, KEY VALUE pairs. A stopped run goes on when its command is
 given again. DASSL_TRACEBACK=1 shows an error's traceback."""
 
-# flag → the config key that it sets
-FLAG_KEYS = {
-    "root": "DATASET.ROOT",
-    "output_dir": "OUTPUT_DIR",
-    "resume": "RESUME",
-    "seed": "SEED",
-    "source_domains": "DATASET.SOURCE_DOMAINS",
-    "target_domains": "DATASET.TARGET_DOMAINS",
-    "transforms": "INPUT.TRANSFORMS",
-    "trainer": "TRAINER.NAME",
-    "backbone": "MODEL.BACKBONE.NAME",
+# fmt: off
+FLAG_KEYS = {  # flag: the config key that it sets
+    "root": "DATASET.ROOT", "output_dir": "OUTPUT_DIR", "resume": "RESUME", "seed": "SEED",
+    "source_domains": "DATASET.SOURCE_DOMAINS", "target_domains": "DATASET.TARGET_DOMAINS",
+    "transforms": "INPUT.TRANSFORMS", "trainer": "TRAINER.NAME", "backbone": "MODEL.BACKBONE.NAME",
     "head": "MODEL.HEAD.NAME",
 }
+# fmt: on
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -61,13 +56,21 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def setup_cfg(args: argparse.Namespace) -> CfgNode:
-    """Defaults, then the trainers' own nodes, the two files, the flags and the trailing pairs; frozen."""
-    from dassl.config import get_cfg_default, merge_file, merge_options
+def default_cfg() -> CfgNode:
+    """All defaults, the trainers' own among them."""
+    from dassl.config import get_cfg_default
     from trainers import extend_cfg
 
     cfg = get_cfg_default()
     extend_cfg(cfg)
+    return cfg
+
+
+def setup_cfg(args: argparse.Namespace) -> CfgNode:
+    """The defaults overlaid by the two files, the flags and the trailing pairs; frozen."""
+    from dassl.config import merge_file, merge_options
+
+    cfg = default_cfg()
     for path in (args.dataset_config_file, args.config_file):
         if path:
             merge_file(cfg, path)
@@ -84,6 +87,7 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
 def run(args: argparse.Namespace) -> None:
     """Build the trainer, then train, test or neither."""
     import datasets  # noqa: F401  (registers the datasets)
+    from dassl.config.merge import flatten
     from dassl.engine import build_trainer
     from dassl.utils import collect_env_info, set_random_seed, setup_logger
 
@@ -91,7 +95,9 @@ def run(args: argparse.Namespace) -> None:
     if cfg.SEED >= 0:
         set_random_seed(cfg.SEED)
     setup_logger(cfg.OUTPUT_DIR or None)
-    print(f"** Config **\n{cfg}\n** Environment **\n{collect_env_info()}\n")
+    defaults = dict(flatten(default_cfg()))
+    changed = [f"{key}: {value}" for key, value in flatten(cfg) if value != defaults.get(key)]
+    print("** Settings other than the defaults **", *changed, "** Environment **", collect_env_info(), "", sep="\n")
 
     trainer = build_trainer(cfg)
     if args.eval_only:

@@ -67,7 +67,8 @@ def main(folder: Path, options: list[str]) -> int:
     lines = differing(folder, options)
     if lines:
         print(
-            f"error: {folder} holds a finished run with other settings:\n" + "\n".join(lines)
+            f"error: {folder} holds a finished run with other settings:\n"
+            + "\n".join(lines)
             + "\nSet OUTPUT to another folder for this run, or delete that one to run it anew.",
             file=sys.stderr,
         )
