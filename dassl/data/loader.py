@@ -73,14 +73,16 @@ class Loader(DataLoader):
     def __init__(self, items: LoadedItems, **kwargs: Any) -> None:
         super().__init__(items, collate_fn=_collate, generator=torch.Generator(), **kwargs)
         self.items = items
+        # Of its own: the loader's generator seeds the workers, which persistent ones do not repeat every epoch.
+        self._order = torch.Generator()
         if hasattr(self.sampler, "generator"):
-            self.sampler.generator = self.generator
+            self.sampler.generator = self._order
 
     def __iter__(self) -> Any:
         if self.items.is_train:
             seed = int(torch.empty((), dtype=torch.int64).random_())
             self.items.epoch_seed.fill_(seed)
-            self.generator.manual_seed(seed)
+            self._order.manual_seed(seed)
         batches = super().__iter__()
         return self._good_batches(batches) if self.items.skip_bad else batches
 
