@@ -13,22 +13,18 @@ examples:
         --config-file configs/trainers/MaPLe/vit_micro.yaml --seed 1 --output-dir output/try \\
         DATASET.NUM_SHOTS 16 DATASET.SUBSAMPLE_CLASSES base
 
-  the trained prompts on the new classes (scripts/maple/ does both):
-    python train.py --trainer MaPLe --dataset-config-file configs/datasets/emoji.yaml \\
-        --config-file configs/trainers/MaPLe/vit_micro.yaml --seed 1 --output-dir output/try_new \\
-        --model-dir output/try --eval-only DATASET.NUM_SHOTS 16 DATASET.SUBSAMPLE_CLASSES new
+  the trained prompts on its new classes (scripts/maple/ does both):
+    the same with --eval-only --model-dir output/try --output-dir output/try_new … DATASET.SUBSAMPLE_CLASSES new
 
 Later settings win: dataset file, trainer file, flags, KEY VALUE pairs. A stopped run goes on when its command is
 given again. DASSL_TRACEBACK=1 shows an error's traceback."""
 
-# fmt: off
-FLAG_KEYS = {  # flag: the config key that it sets
+FLAG_KEYS = {  # fmt: skip  # flag: the config key that it sets
     "root": "DATASET.ROOT", "output_dir": "OUTPUT_DIR", "resume": "RESUME", "seed": "SEED",
     "source_domains": "DATASET.SOURCE_DOMAINS", "target_domains": "DATASET.TARGET_DOMAINS",
     "transforms": "INPUT.TRANSFORMS", "trainer": "TRAINER.NAME", "backbone": "MODEL.BACKBONE.NAME",
     "head": "MODEL.HEAD.NAME",
 }
-# fmt: on
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
