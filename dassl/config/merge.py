@@ -9,6 +9,8 @@ from typing import Any
 import yaml
 from yacs.config import CfgNode
 
+from dassl.utils.tools import get_most_similar_str_to_a_from_b
+
 __all__ = ["config_name", "flatten", "merge_file", "merge_options"]
 
 _MERGED_FILES = "__merged_files__"  # kept beside the keys as yacs keeps its own marks, and cloned with them
@@ -83,7 +85,8 @@ def _open_trainer_nodes(cfg: CfgNode, trainers: Any) -> list[str]:
         if name in cfg.TRAINER or not isinstance(node, Mapping):
             continue
         known = [other for other in cfg.TRAINER if isinstance(cfg.TRAINER[other], CfgNode)]
-        slip = next((other for other in known if _is_slip(str(name), other)), None)
+        slips = [other for other in known if _is_slip(str(name), other)]
+        slip = get_most_similar_str_to_a_from_b(str(name).upper(), slips)
         if slip is None:
             cfg.TRAINER[name] = CfgNode(new_allowed=True)
         else:

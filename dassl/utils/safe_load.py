@@ -135,11 +135,11 @@ def load_plain(path: str | Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         pass  # holds other classes than tensors, or is no pickle at all: the restricted reader tells
-    except (RuntimeError, EOFError, ValueError, KeyError, AttributeError, TypeError) as error:
+    except Exception as error:  # a malformed file can fail in any way
         raise _unreadable(path, error) from error
     try:
         return torch.load(path, map_location="cpu", weights_only=False, pickle_module=_RESTRICTED_PICKLE)
-    except Exception as error:  # a malformed pickle can fail in any way
+    except Exception as error:
         raise _unreadable(path, error) from error
 
 

@@ -1,0 +1,171 @@
+"""A stopped and resumed run ends with the same bits as one that was not stopped."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from dassl.engine.resume import RESUME_FILE
+from dassl.utils import load_checkpoint, read_results, set_random_seed
+from tests.dassl.tiny import TinyTrainer, everything, tiny_cfg
+
+
+class Stop(Exception):
+    pass
+
+
+def train(cfg, stop_after: int | None = None, trainer_class=TinyTrainer) -> TinyTrainer:
+    """A run as train.py makes it, ended by an exception after ``stop_after`` epochs."""
+    set_random_seed(cfg.SEED)
+    trainer = trainer_class(cfg)
+    if stop_after is not None:
+        finish = trainer.finish_epoch
+
+        def finish_epoch() -> None:
+            finish()
+            if trainer.epoch + 1 == stop_after:
+                raise Stop
+
+        trainer.finish_epoch = finish_epoch
+    try:
+        trainer.train()
+    except Stop:
+        torch.rand(100)  # whatever comes between must not matter
+    return trainer
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> dict[str, torch.Tensor]:
+    return everything(train(tiny_cfg(tmp_path_factory.mktemp("undisturbed"))))
+
+
+def assert_same_bits(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
+    assert a.keys() == b.keys()
+    assert [name for name in a if not torch.equal(a[name], b[name])] == []
+
+
+@pytest.mark.parametrize("stop_after", [1, 2, 3, 4])
+def test_stopped_after_an_epoch(tmp_path, undisturbed, stop_after) -> None:
+    train(tiny_cfg(tmp_path), stop_after)
+    assert_same_bits(everything(train(tiny_cfg(tmp_path))), undisturbed)
+
+
+def test_stopped_after_every_epoch(tmp_path, undisturbed) -> None:
+    for stop_after in (1, 2, 3):
+        train(tiny_cfg(tmp_path), stop_after)
+    trainer = train(tiny_cfg(tmp_path))
+    assert_same_bits(everything(trainer), undisturbed)
+    lines = (tmp_path / "history.jsonl").read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in lines] == [1, 2, 3, 4]
+    assert read_results(tmp_path / "results.json")["epoch"] == 4
+
+
+def test_resume_from_another_folder(tmp_path, undisturbed) -> None:
+    train(tiny_cfg(tmp_path / "a"), 2)
+    cfg = tiny_cfg(tmp_path / "b", "RESUME", str(tmp_path / "a"), "TRAIN.PRINT_FREQ", 3, "DATALOADER.NUM_WORKERS", 0)
+    trainer = train(cfg)
+    assert trainer.start_epoch == 2
+    assert_same_bits(everything(trainer), undisturbed)
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        train(tiny_cfg(tmp_path / "c", "RESUME", str(tmp_path / "nowhere")))
+
+
+def test_best_model_survives_a_stop(tmp_path) -> None:
+    best = ("TEST.FINAL_MODEL", "best_val", "OPTIM.LR", 0.5)
+    whole = train(tiny_cfg(tmp_path / "whole", *best))
+    expected = everything(whole)
+    train(tiny_cfg(tmp_path / "cut", *best), 3)
+    cut = train(tiny_cfg(tmp_path / "moved", *best, "RESUME", str(tmp_path / "cut")))
+    assert cut.best_result == whole.best_result
+    assert_same_bits(everything(cut), expected)
+    a, b = (read_results(tmp_path / name / "results.json") for name in ("whole", "moved"))
+    assert (a["epoch"], a["accuracy"], a["correct"]) == (b["epoch"], b["accuracy"], b["correct"])
+    assert a["accuracy"] == whole.best_result
+
+
+def test_scheduler_state_is_plain_and_goes_on(tmp_path) -> None:
+    train(tiny_cfg(tmp_path), 2)
+    state = torch.load(tmp_path / RESUME_FILE, weights_only=True)
+    assert state["schedulers"]["net"]["successor"]["last_epoch"] == 1
+    rates = [json.loads(line)["lr"] for line in (tmp_path / "history.jsonl").read_text().splitlines()]
+    resumed = train(tiny_cfg(tmp_path))
+    rates = [row["lr"] for row in resumed.history]
+    # constant warm-up, then base * (1 + cos(pi t / 4)) / 2
+    expected = [1e-5, 0.05, 0.05 * (1 + 2**-0.5) / 2, 0.025]
+    assert rates == pytest.approx(expected, abs=1e-12)
+
+
+def test_another_configuration_is_refused(tmp_path) -> None:
+    train(tiny_cfg(tmp_path), 1)
+    with pytest.raises(
+        ValueError, match=r"(?s)OPTIM.LR: 0.05 there, 0.1 now\n  SEED: 5 there, 6 now.*another OUTPUT_DIR"
+    ):
+        train(tiny_cfg(tmp_path, "OPTIM.LR", 0.1, "SEED", 6))
+
+
+def test_other_frozen_weights_are_refused(tmp_path) -> None:
+    class OtherBackbone(TinyTrainer):
+        def build_model(self) -> None:
+            super().build_model()
+            self._models.clear()
+            self.model.backbone[0].weight.data += 1
+            self.register_model("net", self.model, self.optim, self.sched)
+
+    train(tiny_cfg(tmp_path), 1)
+    with pytest.raises(ValueError, match=r"frozen weights are not those .*backbone\.0\.weight"):
+        train(tiny_cfg(tmp_path), trainer_class=OtherBackbone)
+
+
+def test_folder_of_model_files_alone_starts_from_scratch(tmp_path, capsys, undisturbed) -> None:
+    train(tiny_cfg(tmp_path))
+    (tmp_path / RESUME_FILE).unlink()
+    assert_same_bits(everything(train(tiny_cfg(tmp_path))), undisturbed)
+    assert re.search("cannot go on exactly. Training starts from scratch", capsys.readouterr().out)
+
+
+def test_truncated_state_names_the_file(tmp_path) -> None:
+    train(tiny_cfg(tmp_path), 1)
+    path = tmp_path / RESUME_FILE
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(ValueError, match=f"{RESUME_FILE} .*not a readable checkpoint"):
+        train(tiny_cfg(tmp_path))
+
+
+def test_results_of_a_former_run_do_not_count_while_training(tmp_path) -> None:
+    train(tiny_cfg(tmp_path))
+    (tmp_path / RESUME_FILE).unlink()
+    train(tiny_cfg(tmp_path), 1)
+    assert read_results(tmp_path / "results.json") is None
+
+
+def test_state_holds_what_changes_only(tmp_path) -> None:
+    train(tiny_cfg(tmp_path), 1)
+    state = load_checkpoint(tmp_path / RESUME_FILE)
+    frozen = {"backbone.0.weight", "backbone.0.bias", "backbone.1.weight", "backbone.1.bias"}
+    assert not frozen & state["models"]["net"].keys()
+    assert {"teacher.weight", "backbone.1.running_mean", "prompt"} <= state["models"]["net"].keys()
+    assert state["extras"].keys() == {"step_counter", "average", "scale", "scale_optim"}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_killed_at_any_moment(tmp_path) -> None:
+    """SIGKILL inside epochs, between them, while files are written and in the final test."""
+    root = Path(__file__).parents[2]
+    run = subprocess.run(
+        [sys.executable, "-m", "tests.dassl.kill_points", str(tmp_path)],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert run.returncode == 0, run.stderr
+    points = json.loads(run.stdout.splitlines()[-1])
+    undisturbed = points.pop("undisturbed")
+    assert len(points) == 8
+    assert {name: outcome["killed"] for name, outcome in points.items()} == dict.fromkeys(points, True)
+    assert {name: outcome["end"] for name, outcome in points.items()} == dict.fromkeys(points, undisturbed["end"])
