@@ -1,79 +1,33 @@
-"""Splits of a dataset: reading and writing them, few-shot subsets, base and new classes, and the class that ends so."""
+"""Few-shot subsets, base and new classes, and the base class whose ending applies both to every dataset."""
 
-import gzip
-import json
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import TypeVar
 
 from yacs.config import CfgNode
 
 from dassl.data.datasets import DatasetBase, Datum
-from dassl.utils import check_availability, write_json
-from datasets.validation import check_files_exist, check_split, split_entry
+from dassl.utils import check_availability
+from datasets.splits import Split, by_label, read_split, relocate, write_split
+from datasets.validation import check_files_exist, check_split
+
+__all__ = [
+    "ClipDataset",
+    "Split",
+    "draw_shots",
+    "few_shot",
+    "read_split",
+    "shot_rng",
+    "subsample_classes",
+    "subsample_lists",
+    "write_split",
+]
 
 T = TypeVar("T")
 SUBSAMPLES = ("all", "base", "new")
 DEFAULT_ROOT = "./data"
-
-
-class Split(NamedTuple):
-    """The items of a dataset. ``val`` may be empty."""
-
-    train: list[Datum]
-    val: list[Datum]
-    test: list[Datum]
-
-
-def read_split(path: Path | str, image_dir: Path | str) -> Split:
-    """Read a split file: JSON (or JSON.gz), lists ``train``, ``val``, ``test`` of [relative path, label, class name].
-
-    Args:
-        path: the file.
-        image_dir: folder that the paths are relative to.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: not a split; the message names the list and the entry.
-    """
-    path, image_dir = Path(path), Path(image_dir)
-    opener = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rt", encoding="utf-8") as file:
-        try:
-            content = json.load(file)
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path} is not valid JSON ({error}): get it again") from error
-    if not isinstance(content, dict) or not {"train", "test"} <= content.keys():
-        raise ValueError(f'{path} must be an object with the lists "train", "val" (may be missing) and "test"')
-    prefix = str(image_dir)
-    parts = {}
-    for name in Split._fields:
-        entries = content.get(name, [])
-        if not isinstance(entries, list):
-            raise ValueError(f'{path}: "{name}" must be a list, not {type(entries).__name__}')
-        checked = [split_entry(entry, f"{path}: {name}[{i}]") for i, entry in enumerate(entries)]
-        parts[name] = [Datum(f"{prefix}/{rel}", label, classname=cname) for rel, label, cname in checked]
-    return Split(**parts)
-
-
-def write_split(path: Path | str, split: Split, image_dir: Path | str) -> None:
-    """Write a split as ``read_split`` reads it, with paths relative to ``image_dir``, atomically.
-
-    Raises:
-        ValueError: an item lies outside ``image_dir``.
-    """
-
-    def relative(item: Datum) -> str:
-        try:
-            return Path(item.impath).relative_to(image_dir).as_posix()
-        except ValueError as error:
-            raise ValueError(f"{item.impath} is not below {image_dir}: a split holds relative paths") from error
-
-    write_json(
-        {name: [[relative(i), i.label, i.classname] for i in items] for name, items in split._asdict().items()}, path
-    )
 
 
 def shot_rng(seed: int) -> random.Random:
@@ -90,7 +44,7 @@ def few_shot(split: Split, num_shots: int, seed: int) -> Split:
     """The K-shot subset: K items of each class of train, then min(K, 4) of val; test stays.
 
     One ``random.Random(seed)`` draws over train and then over val, for each class in order of first appearance.
-    This gives the subsets that the published numbers were measured on.
+    This gives the subsets that the published numbers were measured on. It takes milliseconds and is never cached.
 
     Args:
         split: the full split.
@@ -102,10 +56,7 @@ def few_shot(split: Split, num_shots: int, seed: int) -> Split:
     rng = shot_rng(seed)
 
     def draw(items: list[Datum], shots: int) -> list[Datum]:
-        by_label: dict[int, list[Datum]] = {}
-        for item in items:
-            by_label.setdefault(item.label, []).append(item)
-        return [item for group in by_label.values() for item in draw_shots(group, shots, rng)]
+        return [item for group in by_label(items).values() for item in draw_shots(group, shots, rng)]
 
     train = draw(split.train, num_shots)
     return Split(train, draw(split.val, min(num_shots, 4)), split.test)
@@ -167,7 +118,9 @@ class ClipDataset(DatasetBase):
         if found is None:
             raise self.missing(root, *candidates)
         self.dataset_dir = found
-        self._name_pickles(cfg, found)
+        pickle = found / "split_fewshot" / f"shot_{cfg.DATASET.NUM_SHOTS}-seed_{cfg.SEED}.pkl"
+        if pickle.exists():
+            print(f"{pickle} is not read (a pickle can run code): the subset is drawn again from the split")
         return found
 
     def missing(self, root: Path, *looked_for: Path) -> FileNotFoundError:
@@ -197,6 +150,18 @@ class ClipDataset(DatasetBase):
                 return path
         raise self.missing(Path(self.dataset_dir).parent, *candidates)
 
+    def published_split(self, image_dir: Path, build: Callable[[], Split]) -> Split:
+        """The split of ``split_zhou_<Name>.json`` in the dataset's folder; if there is none, what ``build`` makes."""
+        folder = Path(self.dataset_dir)
+        path = folder / f"split_zhou_{type(self).__name__}.json"
+        if path.exists():
+            return relocate(read_split(path, image_dir), image_dir, folder)
+        print(
+            f"{path} is not there: the split is made from the original annotations. Accuracies are comparable with "
+            f"published ones only on the published split: python -m datasets prepare {type(self).__name__}"
+        )
+        return relocate(build(), image_dir, folder)
+
     def finish(self, cfg: CfgNode, split: Split, ready: bool = False) -> None:
         """Check the split, draw the shots, choose base or new classes, and initialise the dataset.
 
@@ -206,23 +171,20 @@ class ClipDataset(DatasetBase):
             ready: the files are known to exist and the shots are drawn.
 
         Raises:
-            ValueError: the split is inconsistent, or names files that are not there.
+            FileNotFoundError: the split names files that are not there.
+            ValueError: the split is inconsistent.
         """
-        check_split(split, type(self).__name__)
+        name = type(self).__name__
+        check_split(split, name)
+        sizes = tuple(len(items) for items in split)
+        first = 1 if ready else 0  # drawn shots say nothing about the dataset's size
+        if self.expected and sizes[first:] != self.expected[first:]:
+            print(
+                f"Note: {name} has {sizes[0]:,} training, {sizes[1]:,} validation and {sizes[2]:,} test images here, "
+                f"as published {' / '.join(f'{size:,}' for size in self.expected)}: python -m datasets check {name}"
+            )
         if not ready:
-            check_files_exist([item.impath for items in split for item in items], type(self).__name__)
+            check_files_exist([item.impath for items in split for item in items], name)
             split = few_shot(split, cfg.DATASET.NUM_SHOTS, cfg.SEED)
         split = subsample_classes(split, cfg.DATASET.SUBSAMPLE_CLASSES)
         super().__init__(train_x=split.train, val=split.val, test=split.test)
-
-    @staticmethod
-    def _name_pickles(cfg: CfgNode, folder: Path) -> None:
-        """Say that a published few-shot pickle is not read: unpickling runs code, and the draw repeats it exactly."""
-        pickle = folder / "split_fewshot" / f"shot_{cfg.DATASET.NUM_SHOTS}-seed_{cfg.SEED}.pkl"
-        if pickle.exists():
-            print(f"{pickle} is not read (a pickle can run code): the subset is drawn again from the split")
-
-
-def sizes(dataset: Any) -> tuple[int, int, int]:
-    """Number of training, validation and test items of a dataset."""
-    return len(dataset.train_x or []), len(dataset.val or []), len(dataset.test or [])

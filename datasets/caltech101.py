@@ -1,0 +1,33 @@
+"""Caltech-101 (Fei-Fei et al., 2004): 100 classes are used, without the background and the second face class."""
+
+from yacs.config import CfgNode
+
+from dassl.data.datasets import DATASET_REGISTRY
+from datasets.fewshot import ClipDataset
+from datasets.splits import class_folder_items, split_three
+
+IGNORED = ["BACKGROUND_Google", "Faces_easy"]
+NEW_CNAMES = {"airplanes": "airplane", "Faces": "face", "Leopards": "leopard", "Motorbikes": "motorbike"}
+
+
+@DATASET_REGISTRY.register()
+class Caltech101(ClipDataset):
+    """Caltech-101."""
+
+    dataset_dir = "caltech-101"
+    dir_aliases = ("caltech101", "Caltech101")
+    layout = "caltech-101/{101_ObjectCategories/<class>/, split_zhou_Caltech101.json}"
+    expected = (4128, 1649, 2465)
+    expected_classes = 100
+
+    def __init__(self, cfg: CfgNode) -> None:
+        folder = self.locate(cfg)
+        self.image_dir = self.require(
+            folder / "101_ObjectCategories", folder / "caltech-101" / "101_ObjectCategories", folder / "caltech101"
+        )
+        self.finish(
+            cfg,
+            self.published_split(
+                self.image_dir, lambda: split_three(class_folder_items(self.image_dir, IGNORED, NEW_CNAMES))
+            ),
+        )

@@ -1,0 +1,22 @@
+"""ImageNetV2 (Recht et al., 2019): new photographs for ImageNet's classes, ten each."""
+
+from pathlib import Path
+
+from dassl.data.datasets import DATASET_REGISTRY
+from datasets.imagenet import read_classnames
+from datasets.imagenet_variants import ImageNetVariant
+
+
+@DATASET_REGISTRY.register()
+class ImageNetV2(ImageNetVariant):
+    """ImageNetV2, matched frequency. Its folders are numbers: the places of the classes in ``classnames.txt``."""
+
+    dataset_dir = "imagenetv2"
+    dir_aliases = ("imagenet-v2", "ImageNetV2")
+    image_folder = "imagenetv2-matched-frequency-format-val"
+    layout = f"imagenetv2/{{{image_folder}/<0 … 999>/, classnames.txt (or imagenet/classnames.txt)}}"
+    expected = (10000, 0, 10000)
+    expected_classes = 1000
+
+    def folder_names(self, names_file: Path) -> dict[str, str]:
+        return {str(label): name for label, name in enumerate(read_classnames(names_file).values())}

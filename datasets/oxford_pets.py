@@ -1,0 +1,64 @@
+"""Oxford-IIIT Pets (Parkhi et al., 2012): 37 breeds of cats and dogs."""
+
+from pathlib import Path
+
+from yacs.config import CfgNode
+
+from dassl.data.datasets import DATASET_REGISTRY, Datum
+from datasets import splits
+from datasets.fewshot import ClipDataset, Split, subsample_lists
+
+
+@DATASET_REGISTRY.register()
+class OxfordPets(ClipDataset):
+    """Oxford-IIIT Pets. Its static methods are the split helpers that dataset files written for Dassl call."""
+
+    template = "a photo of a {}, a type of pet."
+    dataset_dir = "oxford_pets"
+    dir_aliases = ("oxford-iiit-pet", "OxfordPets")
+    layout = "oxford_pets/{images/, annotations/, split_zhou_OxfordPets.json}"
+    expected = (2944, 736, 3669)
+    expected_classes = 37
+
+    def __init__(self, cfg: CfgNode) -> None:
+        folder = self.locate(cfg)
+        self.image_dir = self.require(folder / "images")
+        self.finish(cfg, self.published_split(self.image_dir, self.build_split))
+
+    def build_split(self) -> Split:
+        """The split from ``annotations/trainval.txt`` and ``test.txt``, a fifth of the former for validation."""
+        annotations = Path(self.dataset_dir) / "annotations"
+        train, val = self.split_trainval(self.read_data(self.require(annotations / "trainval.txt")))
+        return Split(train, val, self.read_data(self.require(annotations / "test.txt")))
+
+    def read_data(self, path: Path) -> list[Datum]:
+        """The items of a list of ``<Breed_name_number> <label from 1> <species> <label in species>`` lines."""
+        items = []
+        for line in path.read_text(encoding="utf-8").splitlines():
+            if not line.strip() or line.startswith("#"):
+                continue
+            name, label, _, _ = line.split()
+            breed = name.rpartition("_")[0].lower()
+            items.append(Datum(f"{self.image_dir}/{name}.jpg", int(label) - 1, classname=breed))
+        return items
+
+    @staticmethod
+    def split_trainval(trainval: list[Datum], p_val: float = 0.2) -> tuple[list[Datum], list[Datum]]:
+        """Train and val items; see ``splits.split_trainval``."""
+        return splits.split_trainval(trainval, p_val)
+
+    @staticmethod
+    def save_split(train: list[Datum], val: list[Datum], test: list[Datum], filepath: str, path_prefix: str) -> None:
+        """Write a split file; see ``splits.write_split``."""
+        splits.write_split(filepath, Split(train, val, test), path_prefix)
+        print(f"Saved the split to {filepath}")
+
+    @staticmethod
+    def read_split(filepath: str, path_prefix: str) -> tuple[list[Datum], list[Datum], list[Datum]]:
+        """Train, val and test items of a split file; see ``splits.read_split``."""
+        return splits.read_split(filepath, path_prefix)
+
+    @staticmethod
+    def subsample_classes(*args: list[Datum], subsample: str = "all") -> list[list[Datum]]:
+        """The lists with the base, the new or all classes; see ``fewshot.subsample_classes``."""
+        return subsample_lists(args, subsample)

@@ -1,0 +1,180 @@
+"""Splits of a dataset into train, val and test: reading, writing, making them, and finding their files."""
+
+import gzip
+import json
+import os
+import random
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from dassl.data.datasets import Datum
+from dassl.utils import write_json
+from datasets.listing import list_class_folders
+from datasets.validation import missing_files, split_entry
+
+SPLIT_SEED = 0  # of splits made here: they depend on the files alone, not on SEED
+
+
+class Split(NamedTuple):
+    """The items of a dataset. ``val`` may be empty."""
+
+    train: list[Datum]
+    val: list[Datum]
+    test: list[Datum]
+
+
+def read_split(path: Path | str, image_dir: Path | str) -> Split:
+    """Read a split file: JSON (or JSON.gz), lists ``train``, ``val``, ``test`` of [relative path, label, class name].
+
+    Args:
+        path: the file.
+        image_dir: folder that the paths are relative to.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a split; the message names the list and the entry.
+    """
+    path = Path(path)
+    opener = gzip.open if path.suffix == ".gz" else open
+    with opener(path, "rt", encoding="utf-8") as file:
+        try:
+            content = json.load(file)
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise ValueError(f"{path} is not valid JSON ({error}): get it again") from error
+    if not isinstance(content, dict) or not {"train", "test"} <= content.keys():
+        raise ValueError(f'{path} must be an object with the lists "train", "val" (may be missing) and "test"')
+    parts = {}
+    for name in Split._fields:
+        entries = content.get(name, [])
+        if not isinstance(entries, list):
+            raise ValueError(f'{path}: "{name}" must be a list, not {type(entries).__name__}')
+        checked = [split_entry(entry, f"{path}: {name}[{i}]") for i, entry in enumerate(entries)]
+        parts[name] = [Datum(f"{image_dir}/{rel}", label, classname=cname) for rel, label, cname in checked]
+    return Split(**parts)
+
+
+def write_split(path: Path | str, split: Split, image_dir: Path | str) -> None:
+    """Write a split as ``read_split`` reads it, with paths relative to ``image_dir``, atomically.
+
+    Raises:
+        ValueError: an item lies outside ``image_dir``.
+    """
+
+    def entry(item: Datum) -> list[str | int]:
+        try:
+            return [Path(item.impath).relative_to(image_dir).as_posix(), item.label, item.classname]
+        except ValueError as error:
+            raise ValueError(f"{item.impath} is not below {image_dir}: a split holds relative paths") from error
+
+    write_json({name: [entry(item) for item in items] for name, items in split._asdict().items()}, path)
+
+
+def by_label(items: Sequence[Datum]) -> dict[int, list[Datum]]:
+    """The items of each label, in order of first appearance."""
+    groups: dict[int, list[Datum]] = {}
+    for item in items:
+        groups.setdefault(item.label, []).append(item)
+    return groups
+
+
+def split_trainval(trainval: Sequence[Datum], p_val: float = 0.2) -> tuple[list[Datum], list[Datum]]:
+    """Part items into train and val, class by class, by a fixed shuffle.
+
+    Args:
+        trainval: the items.
+        p_val: part of each class that goes to val, at least one item.
+
+    Raises:
+        ValueError: a class has fewer than two items.
+    """
+    rng = random.Random(SPLIT_SEED)
+    train, val = [], []
+    for items in by_label(trainval).values():
+        if len(items) < 2:
+            raise ValueError(f"Class {items[0].classname!r} has one image: too few for both training and validation")
+        shuffled = rng.sample(items, len(items))
+        n_val = max(1, round(len(items) * p_val))
+        val += shuffled[:n_val]
+        train += shuffled[n_val:]
+    return train, val
+
+
+def split_three(items: Sequence[Datum], p_trn: float = 0.5, p_val: float = 0.2) -> Split:
+    """Part items into train, val and test, class by class, by a fixed shuffle.
+
+    Args:
+        items: the items.
+        p_trn, p_val: part of each class that goes to train and to val; the rest goes to test.
+
+    Raises:
+        ValueError: a class has too few items for one of the three.
+    """
+    rng = random.Random(SPLIT_SEED)
+    split = Split([], [], [])
+    for group in by_label(items).values():
+        n_train, n_val = round(len(group) * p_trn), round(len(group) * p_val)
+        if not (n_train and n_val and len(group) - n_train - n_val > 0):
+            raise ValueError(
+                f"Class {group[0].classname!r} has {len(group)} images: too few for training, validation and test "
+                f"({p_trn:.0%}, {p_val:.0%} and the rest). Add images, or give the split yourself"
+            )
+        shuffled = rng.sample(group, len(group))
+        split.train.extend(shuffled[:n_train])
+        split.val.extend(shuffled[n_train : n_train + n_val])
+        split.test.extend(shuffled[n_train + n_val :])
+    return split
+
+
+def class_folder_items(
+    image_dir: Path | str, ignored: Sequence[str] = (), new_cnames: Mapping[str, str] | None = None
+) -> list[Datum]:
+    """The images of a folder of class folders, labelled in sorted order.
+
+    Args:
+        image_dir: the folder.
+        ignored: class folders left out.
+        new_cnames: class names that differ from the folder's.
+    """
+    listing = list_class_folders(Path(image_dir))
+    folders = [name for name in listing if name not in ignored]
+    return [
+        Datum(f"{image_dir}/{name}/{image}", label, classname=(new_cnames or {}).get(name, name))
+        for label, name in enumerate(folders)
+        for image in listing[name]
+    ]
+
+
+def relocate(split: Split, image_dir: Path, folder: Path) -> Split:
+    """The split with the files that mirrors keep elsewhere in the dataset's folder: found by name.
+
+    A file that is not where the split says is looked for by its name in all of ``folder``; of several, the one that
+    shares a folder with the published path counts (``train`` counts as ``cars_train``). What is not found stays.
+    """
+    missing = set(missing_files(item.impath for items in split for item in items))
+    if not missing:
+        return split
+    places: dict[str, list[str]] = {}
+    wanted = {os.path.basename(path) for path in missing}
+    for parent, _, names in os.walk(folder):
+        for name in wanted.intersection(names):
+            places.setdefault(name, []).append(f"{parent}/{name}")
+
+    def found(path: str) -> str:
+        candidates = places.get(os.path.basename(path), [])
+        if len(candidates) > 1:
+            published = Path(path).relative_to(image_dir).parts[:-1]
+            candidates = [c for c in candidates if _shares_folder(Path(c).relative_to(folder).parts[:-1], published)]
+        return candidates[0] if len(candidates) == 1 else path
+
+    moved = {path: found(path) for path in missing}
+    if count := sum(old != new for old, new in moved.items()):
+        print(f"{count} images are not where the published layout has them; found by name in {folder}")
+    return Split(
+        *([Datum(moved.get(i.impath, i.impath), i.label, i.domain, i.classname) for i in items] for items in split)
+    )
+
+
+def _shares_folder(found: Sequence[str], published: Sequence[str]) -> bool:
+    """Whether a folder of the found path is one of the published path's, or the end of one after a ``_``."""
+    return any(name == other or other.endswith(f"_{name}") for name in found for other in published)

@@ -1,0 +1,96 @@
+"""Stanford Cars (Krause et al., 2013): 196 cars by make, model and year."""
+
+from pathlib import Path
+
+from scipy.io import loadmat
+from yacs.config import CfgNode
+
+from dassl.data.datasets import DATASET_REGISTRY, Datum
+from datasets.fewshot import ClipDataset, Split
+from datasets.listing import list_class_folders
+from datasets.splits import split_trainval
+from datasets.validation import check_class_folders
+
+
+@DATASET_REGISTRY.register()
+class StanfordCars(ClipDataset):
+    """Stanford Cars. Its Stanford addresses are dead; these layouts of mirrors are recognised.
+
+    ``cars_train/cars_train/`` (one folder too many), ``car_ims/`` with ``cars_annos.mat``, and class folders in
+    ``car_data/{train,test}/`` or ``{train,test}/``.
+    """
+
+    dataset_dir = "stanford_cars"
+    dir_aliases = ("stanford-cars", "StanfordCars", "cars")
+    layout = (
+        "stanford_cars/{cars_train/, cars_test/, split_zhou_StanfordCars.json "
+        "(or devkit/, cars_test_annos_withlabels.mat)}"
+    )
+    expected = (6509, 1635, 8041)
+    expected_classes = 196
+
+    def __init__(self, cfg: CfgNode) -> None:
+        folder = self.locate(cfg)
+        if (folder / "car_ims").is_dir():  # numbered anew: the published split does not name these files
+            split = self.split_from_one_list(self.require(folder / "cars_annos.mat"))
+        else:
+            split = self.published_split(folder, self.build_split)
+        self.finish(cfg, split)
+
+    def build_split(self) -> Split:
+        """The split from the annotations, else from class folders, a fifth of train for validation."""
+        folder = Path(self.dataset_dir)
+        trees = [folder / place for place in ("car_data/car_data", "car_data", "")]
+        tree = next((tree for tree in trees if (tree / "train").is_dir() and (tree / "test").is_dir()), None)
+        if tree is not None:
+            return self.split_from_class_folders(tree)
+        kits = [folder / place for place in ("devkit", "car_devkit/devkit", "")]
+        meta = self.require(*(kit / "cars_meta.mat" for kit in kits))
+        train_annos = self.require(*(kit / "cars_train_annos.mat" for kit in kits))
+        name = "cars_test_annos_withlabels.mat"
+        test_annos = self.require(folder / name, *(kit / name for kit in kits))
+        train, val = split_trainval(self.read_data("cars_train", train_annos, meta))
+        return Split(train, val, self.read_data("cars_test", test_annos, meta))
+
+    def read_data(self, image_dir: str, anno_file: Path, meta_file: Path) -> list[Datum]:
+        """The items of an annotation file: ``fname`` and ``class`` (from 1) of every image."""
+        names = [str(name[0]) for name in loadmat(meta_file)["class_names"][0]]
+        items = []
+        for annotation in loadmat(anno_file)["annotations"][0]:
+            label = int(annotation["class"][0, 0]) - 1
+            path = f"{self.dataset_dir}/{image_dir}/{annotation['fname'][0]}"
+            items.append(Datum(path, label, classname=year_first(names[label])))
+        return items
+
+    def split_from_one_list(self, anno_file: Path) -> Split:
+        """The split from ``cars_annos.mat``: ``relative_im_path``, ``class`` (from 1) and ``test`` of every image."""
+        content = loadmat(anno_file)
+        names = [str(name[0]) for name in content["class_names"][0]]
+        parts: tuple[list[Datum], list[Datum]] = ([], [])
+        for annotation in content["annotations"][0]:
+            label = int(annotation["class"][0, 0]) - 1
+            path = f"{self.dataset_dir}/{annotation['relative_im_path'][0]}"
+            parts[int(annotation["test"][0, 0])].append(Datum(path, label, classname=year_first(names[label])))
+        train, val = split_trainval(parts[0])
+        return Split(train, val, parts[1])
+
+    def split_from_class_folders(self, tree: Path) -> Split:
+        """The split from ``train/<class>/`` and ``test/<class>/``; sorted folders are in the published order."""
+        listings = [list_class_folders(tree / part) for part in ("train", "test")]
+        names = {folder: year_first(folder) for folder in listings[0]}
+        check_class_folders(list(listings[1]), names, tree / "test", tree / "train")
+        train, test = (
+            [
+                Datum(f"{tree}/{part}/{folder}/{image}", label, classname=names[folder])
+                for label, folder in enumerate(names)
+                for image in listing[folder]
+            ]
+            for part, listing in zip(("train", "test"), listings, strict=True)
+        )
+        return Split(*split_trainval(train), test)
+
+
+def year_first(name: str) -> str:
+    """``BMW 3 Series Sedan 2012`` → ``2012 BMW 3 Series Sedan``."""
+    words, _, year = name.rpartition(" ")
+    return f"{year} {words}"

@@ -1,0 +1,63 @@
+"""SUN397 (Xiao et al., 2010): 397 kinds of scenes."""
+
+from pathlib import Path
+
+from yacs.config import CfgNode
+
+from dassl.data.datasets import DATASET_REGISTRY, Datum
+from datasets.fewshot import ClipDataset, Split
+from datasets.splits import split_trainval
+
+
+@DATASET_REGISTRY.register()
+class SUN397(ClipDataset):
+    """SUN397. Its Princeton address is dead; the layouts of mirrors are recognised."""
+
+    dataset_dir = "sun397"
+    dir_aliases = ("SUN397", "sun-397")
+    layout = (
+        "sun397/{SUN397/<letter>/<scene>/, split_zhou_SUN397.json (or ClassName.txt, Training_01.txt, Testing_01.txt)}"
+    )
+    expected = (15880, 3970, 19850)
+    expected_classes = 397
+
+    def __init__(self, cfg: CfgNode) -> None:
+        folder = self.locate(cfg)
+        places = (folder / "SUN397", folder / "SUN397" / "SUN397", folder)
+        self.image_dir = next((place for place in places if _has_letters(place)), self.require(*places))
+        self.finish(cfg, self.published_split(self.image_dir, self.build_split))
+
+    def build_split(self) -> Split:
+        """The split from the first of the published partitions, a fifth of train for validation."""
+        labels = {
+            line.strip()[1:]: label
+            for label, line in enumerate(self._list("ClassName.txt").read_text(encoding="utf-8").split())
+        }
+        train, val = split_trainval(self.read_data(self._list("Training_01.txt"), labels))
+        return Split(train, val, self.read_data(self._list("Testing_01.txt"), labels))
+
+    def _list(self, name: str) -> Path:
+        """One of the text files, wherever archives put it."""
+        folder = Path(self.dataset_dir)
+        return self.require(*(folder / place / name for place in ("", "Partitions", "SUN397", "SUN397/SUN397")))
+
+    def read_data(self, path: Path, labels: dict[str, int]) -> list[Datum]:
+        """The items of a list of ``/<letter>/<scene>[/<kind>]/<image>`` lines. ``abbey/indoor`` reads "indoor abbey".
+
+        Raises:
+            ValueError: a scene that ``ClassName.txt`` does not hold.
+        """
+        items = []
+        for line in path.read_text(encoding="utf-8").split():
+            image = line[1:]
+            scene = image.rpartition("/")[0]
+            if scene not in labels:
+                raise ValueError(f"{path} names the scene {scene!r}, which ClassName.txt does not: get both again")
+            words = reversed(scene.split("/")[1:])  # without the letter
+            items.append(Datum(f"{self.image_dir}/{image}", labels[scene], classname=" ".join(words)))
+        return items
+
+
+def _has_letters(folder: Path) -> bool:
+    """Whether the folder holds the folders ``a``, ``b``, … that the scenes lie in."""
+    return folder.is_dir() and any(len(path.name) == 1 and path.is_dir() for path in folder.iterdir())
