@@ -19,7 +19,7 @@ examples:
 Later settings win: dataset file, trainer file, flags, KEY VALUE pairs. A stopped run goes on when its command is
 given again. DASSL_TRACEBACK=1 shows an error's traceback."""
 
-FLAG_KEYS = {  # fmt: skip  # flag: the config key that it sets
+FLAG_KEYS = {  # flag: the config key that it sets
     "root": "DATASET.ROOT", "output_dir": "OUTPUT_DIR", "resume": "RESUME", "seed": "SEED",
     "source_domains": "DATASET.SOURCE_DOMAINS", "target_domains": "DATASET.TARGET_DOMAINS",
     "transforms": "INPUT.TRANSFORMS", "trainer": "TRAINER.NAME", "backbone": "MODEL.BACKBONE.NAME",
@@ -28,9 +28,8 @@ FLAG_KEYS = {  # fmt: skip  # flag: the config key that it sets
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="train.py", description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    layout = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser("train.py", description=__doc__, epilog=EXAMPLES, formatter_class=layout)
     add = parser.add_argument
     add("--root", help="folder that holds the datasets (default ./data)")
     add("--output-dir", help="folder of the run: log.txt, config.yaml, results.json, checkpoints")
@@ -45,7 +44,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--backbone", help="CLIP to adapt, such as ViT-B/16 or RN50, or the path of a checkpoint")
     add("--head", help="name of the head, for trainers that build one")
     add("--eval-only", action="store_true", help="test only, with the weights of --model-dir if given")
-    add("--model-dir", help="folder that holds <registered model name>/model.pth.tar-<epoch>")
+    add("--model-dir", default="", help="folder that holds <registered model name>/model.pth.tar-<epoch>")
     add("--load-epoch", type=int, help="epoch to load from --model-dir (default: the best, else the last saved)")
     add("--no-train", action="store_true", help="build everything, then stop")
     add("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="any config keys, such as OPTIM.LR 0.002")

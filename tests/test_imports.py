@@ -1,0 +1,112 @@
+"""Who may import whom: the table of the architecture, enforced on every import statement."""
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.paths import ROOT
+
+PROJECT = {"dassl", "clip", "datasets", "trainers", "configs", "scripts", "train", "tests", "benchmarks"}
+ALLOWED = {
+    "dassl": set(),
+    "clip": set(),
+    "datasets": {"dassl"},
+    "trainers": {"dassl", "clip"},
+    "scripts": set(),
+}
+# What a module of trainers/ may import of trainers/: all that is no method. Methods stand beside each other.
+METHODS = {"maple", "coop", "cocoop", "vpt", "ivlp", "zsclip"}
+# scripts/emoji makes the demonstration: its pretraining builds the very model whose weights it writes
+MAY_ALSO = {"scripts/emoji": {"clip", "dassl", "datasets"}}
+PRECISION = Path("trainers/precision.py")  # the one place that moves or rounds a model
+
+
+def sources(folder: str) -> list[Path]:
+    return [path.relative_to(ROOT) for path in sorted((ROOT / folder).rglob("*.py"))]
+
+
+def tree(path: Path) -> ast.Module:
+    return ast.parse((ROOT / path).read_text(encoding="utf-8"), str(path))
+
+
+def imported(path: Path) -> Iterator[str]:
+    """Absolute dotted names of all imports of a file, those inside functions too."""
+    package = path.parent.parts
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            yield module
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("folder", sorted(ALLOWED))
+def test_folder_imports_only_what_the_table_allows(folder: str) -> None:
+    wrong = []
+    for path in sources(folder):
+        extra = next((more for part, more in MAY_ALSO.items() if path.is_relative_to(part)), set())
+        allowed = {folder} | ALLOWED[folder] | extra
+        for name in imported(path):
+            top = name.split(".")[0]
+            if top in PROJECT and top not in allowed:
+                wrong.append(f"{path} imports {name}")
+    assert not wrong, wrong
+
+
+@pytest.mark.parametrize("folder", ["dassl", "clip"])
+def test_library_folders_have_no_third_party_import_beyond_the_requirements(folder: str) -> None:
+    """The import names of pyproject's dependencies."""
+    known = {"PIL", "clip", "dassl", "filelock", "ftfy", "gdown", "huggingface_hub", "numpy", "regex", "safetensors"}
+    known |= {"scipy", "sklearn", "tabulate", "tensorboard", "torch", "torchvision", "tqdm", "yacs", "yaml"}
+    for path in sources(folder):
+        unknown = {name.split(".")[0] for name in imported(path)} - known - set(sys.stdlib_module_names)
+        assert not unknown, f"{path} imports {unknown}"
+
+
+def test_methods_do_not_import_each_other() -> None:
+    for path in sources("trainers"):
+        for name in imported(path):
+            parts = name.split(".")
+            if parts[0] == "trainers" and len(parts) > 1 and parts[1] != path.stem:
+                assert parts[1] not in METHODS, f"{path} imports {name}: what two methods share is a shared module's"
+
+
+def test_nothing_imports_tests_or_benchmarks() -> None:
+    for folder in (*ALLOWED, "train.py"):
+        paths = [Path(folder)] if folder.endswith(".py") else sources(folder)
+        for path in paths:
+            assert not {name.split(".")[0] for name in imported(path)} & {"tests", "benchmarks"}, path
+
+
+def test_no_method_is_named_below_the_trainers() -> None:
+    """clip/ takes prompts as data: no identifier names a method. (`VPT` and `VPT_shallow` are parameter names that
+    published checkpoints fix.)"""
+    for path in sources("clip"):
+        for node in ast.walk(tree(path)):
+            if isinstance(node, ast.Name | ast.Attribute | ast.arg | ast.FunctionDef | ast.ClassDef):
+                word = getattr(node, "id", None) or getattr(node, "attr", None) or getattr(node, "arg", None)
+                word = str(word or getattr(node, "name", "")).lower()
+                assert not {"maple", "coop", "cocoop", "ivlp"} & set(word.split("_")), f"{path}: {word}"
+
+
+def test_models_are_moved_and_rounded_in_one_place() -> None:
+    wrong = [
+        f"{path}:{node.lineno}"
+        for folder in ("clip", "trainers", "dassl", "datasets")
+        for path in sources(folder)
+        if path != PRECISION
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in ("half", "cuda")
+    ]
+    assert not wrong, f".half() or .cuda() outside {PRECISION}: {wrong}"
+
+
+def test_train_py_stays_an_entry() -> None:
+    """Arguments to config to trainer to run, in under 120 lines, without any model code."""
+    assert len((ROOT / "train.py").read_text(encoding="utf-8").splitlines()) < 120
+    assert not any(name.startswith("torch") for name in imported(Path("train.py")))
