@@ -81,7 +81,7 @@ class TrainerBase:
         return 0
 
     def load_model(self, directory: str, epoch: int | None = None) -> None:
-        """Load every registered model from ``directory``: its best checkpoint, or that of ``epoch``.
+        """Load every registered model from ``directory``: that of ``epoch``, or else the best, or else the last saved.
 
         Raises:
             FileNotFoundError: no such file; what lies beside it is named.
@@ -91,7 +91,7 @@ class TrainerBase:
             print("Note that load_model() is skipped as no pretrained model is given")
             return
         for name in self.get_model_names():
-            path = Path(directory) / name / ("model-best.pth.tar" if epoch is None else f"model.pth.tar-{epoch}")
+            path = _checkpoint_path(Path(directory) / name, epoch)
             checkpoint = load_checkpoint(path)
             self.load_weights(name, checkpoint.get("state_dict", {}), str(path))
             self.loaded_epoch = checkpoint.get("epoch")
@@ -234,3 +234,13 @@ class TrainerBase:
         self.model_zero_grad(names)
         self.model_backward(loss)
         self.model_update(names)
+
+
+def _checkpoint_path(folder: Path, epoch: int | None) -> Path:
+    """The file of ``epoch``; without one the best model, or else the one saved last."""
+    if epoch is not None:
+        return folder / f"model.pth.tar-{epoch}"
+    best, pointer = folder / "model-best.pth.tar", folder / "checkpoint"
+    if best.is_file() or not pointer.is_file():
+        return best
+    return folder / pointer.read_text(encoding="utf-8").strip()

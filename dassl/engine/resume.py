@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from torch import nn
 
@@ -91,6 +92,11 @@ def _is_stateful(value: Any) -> bool:
     return callable(getattr(value, "state_dict", None)) and callable(getattr(value, "load_state_dict", None))
 
 
+def _address(value: Any) -> int:
+    """The same for two names of one tensor."""
+    return value.data_ptr() if isinstance(value, torch.Tensor) else id(value)
+
+
 class Extras:
     """The attributes that a trainer keeps on itself beside what it registers, as they were before training.
 
@@ -123,14 +129,14 @@ class Extras:
             return TypeError  # not a plain value: its own business
 
     def save(self, trainer: Any) -> dict[str, Any]:
-        registered = {p.data_ptr() for model in trainer._models.values() for p in model.state_dict().values()}
+        registered = {_address(t) for model in trainer._models.values() for t in model.state_dict().values()}
         saved: dict[str, Any] = {}
         for name, value in self._own(trainer).items():
             if isinstance(value, nn.Module):
                 tensors = changed_tensors(value, self._frozen.get(name, {}))
-                tensors_left = {key: t for key, t in tensors.items() if t.data_ptr() not in registered}
-                if tensors_left:
-                    saved[name] = {"module": tensors_left}
+                unregistered = {key: t for key, t in tensors.items() if _address(t) not in registered}
+                if unregistered:
+                    saved[name] = {"module": unregistered}
             elif _is_stateful(value):
                 saved[name] = {"state": value.state_dict()}
             else:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from dassl.data import DataManager
 from dassl.engine.base import TrainerBase
 from dassl.engine.report import collect_results, write_history
 from dassl.engine.resume import RESUME_FILE, Extras, copy_models, find_resume, restore, save_resume
@@ -70,8 +71,6 @@ class SimpleTrainer(TrainerBase):
 
     def build_data_loader(self) -> None:
         """Make the data manager and take its loaders."""
-        from dassl.data import DataManager
-
         dm = DataManager(self.cfg)
         self.train_loader_x = dm.train_loader_x
         self.train_loader_u = dm.train_loader_u  # None without unlabelled data

@@ -239,7 +239,12 @@ def test_load_model(tmp_path, capsys) -> None:
     assert torch.equal(other._models["learner"].ctx, trainer._models["learner"].ctx)
     assert torch.equal(other._models["learner"].clip.weight, own_clip)
     assert other.loaded_epoch == 1
-    with pytest.raises(FileNotFoundError, match=r"model-best.pth.tar. In that folder: checkpoint, model.pth.tar-1"):
+    other.load_model(tmp_path)  # no best model: the last saved
+    assert other.loaded_epoch == 1
+    with pytest.raises(FileNotFoundError, match=r"model.pth.tar-2. In that folder: checkpoint, model.pth.tar-1"):
+        other.load_model(tmp_path, epoch=2)
+    (tmp_path / "learner" / "checkpoint").unlink()
+    with pytest.raises(FileNotFoundError, match=r"model-best.pth.tar. In that folder: model.pth.tar-1"):
         other.load_model(tmp_path)
     other.load_model("")
     assert "load_model() is skipped" in capsys.readouterr().out
