@@ -15,8 +15,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from clip.model import Transformer, VisionTransformer
 from clip.text import TextEncoder
+from clip.transformer import ResidualAttentionBlock, Transformer, VisionTransformer
 
 
 def attention(attn: nn.MultiheadAttention, x: Tensor, mask: Tensor | None) -> Tensor:
@@ -35,6 +35,7 @@ def attention(attn: nn.MultiheadAttention, x: Tensor, mask: Tensor | None) -> Te
 def run_blocks(transformer: Transformer, x: Tensor, mask: Tensor | None, deep: Sequence[Tensor], start: int) -> Tensor:
     """All blocks over all rows; `deep[i-1]` overwrites the rows from `start` on before block i."""
     for i, block in enumerate(transformer.resblocks):
+        assert isinstance(block, ResidualAttentionBlock)
         if 0 < i <= len(deep):
             prompts = deep[i - 1].to(x.dtype).expand(x.shape[0], -1, -1)
             first = start if start >= 0 else x.shape[1] + start

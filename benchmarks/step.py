@@ -14,7 +14,7 @@ import platform
 import resource
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from clip.model import CLIP
+from clip.transformer import VisionTransformer
 from trainers.maple import MultiModalPromptLearner
 from trainers.precision import CHOICES, Precision
 from trainers.prompted_clip import PromptedCLIP, unit
@@ -36,7 +37,7 @@ ARCHITECTURES = {  # embed, image, vision layers, vision width, patch, text widt
 }
 CLASSNAMES = Path(__file__).resolve().parents[2] / "shared" / "published" / "imagenet_classnames.txt"
 # How many of ImageNet's 1,000 class names have 1, 2, … tokens.
-TOKEN_LENGTHS = (383, 390, 142, 50, 22, 8, 3, 2)
+TOKEN_LENGTHS = (246, 508, 154, 50, 22, 10, 8, 0, 1, 0, 0, 1)
 
 
 def random_clip(backbone: str) -> CLIP:
@@ -70,7 +71,9 @@ class Definitional(nn.Module):
         _, text_deep = learner.text_prompts()
         text = unit(encode_text(self.model.text_encoder, prompts, eot, text_deep or []))  # (K, E)
         ctx, deep = learner.vision_prompts()
-        features = unit(encode_image(self.model.image_encoder, image, ctx, deep or []))  # (B, E)
+        tower = self.model.image_encoder
+        assert isinstance(tower, VisionTransformer)
+        features = unit(encode_image(tower, image, ctx, deep or []))  # (B, E)
         return self.model.logit_scale.exp() * features @ text.t()
 
 
@@ -141,8 +144,9 @@ def evaluation(model: nn.Module, precision: Precision, batches: list[Tensor]) ->
     return run
 
 
-def compare(clock: Clock, ours: Callable, theirs: Callable, args: argparse.Namespace) -> dict[str, Any]:
+def compare(clock: Clock, sides: Iterable[Callable[[], None]], args: argparse.Namespace) -> dict[str, Any]:
     """Both sides of one measurement, ours first after a call that warms up."""
+    ours, theirs = sides
     ours()
     result = {
         "ours": clock.measure(ours, args.repeats),
@@ -180,16 +184,16 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "torch": torch.__version__,
         "text_rows": {"ours": learner.layout.num_rows, "definitional": args.classes * clip_model.context_length},
         "logits": {"largest": full.abs().max().item(), "difference": (fast - full).abs().max().item()},
-        "training_step": compare(clock, *steps, args),
+        "training_step": compare(clock, steps, args),
     }
     batches = [images(args.batch) for _ in range(args.eval_batches)]
     result[f"evaluation_{args.eval_batches}x{args.batch}"] = compare(
-        clock, *(evaluation(m, precision, batches) for m in (ours, theirs)), args
+        clock, (evaluation(m, precision, batches) for m in (ours, theirs)), args
     )
     if args.test_batch:
         batches = [images(args.test_batch)]
         result[f"evaluation_1x{args.test_batch}"] = compare(
-            clock, *(evaluation(m, precision, batches) for m in (ours, theirs)), args
+            clock, (evaluation(m, precision, batches) for m in (ours, theirs)), args
         )
     return result
 

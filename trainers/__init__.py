@@ -2,13 +2,16 @@
 
 import importlib
 import pkgutil
+from types import ModuleType
 
 from yacs.config import CfgNode
+
+from dassl.config.merge import flatten
 
 __all__ = ["extend_cfg"]
 
 
-def _import_modules() -> list:
+def _import_modules() -> list[ModuleType]:
     modules = []
     for info in pkgutil.iter_modules(__path__):
         try:
@@ -25,7 +28,41 @@ _MODULES = _import_modules()
 
 
 def extend_cfg(cfg: CfgNode) -> None:
-    """Add the config nodes that the trainers declare in their own `extend_cfg(cfg)`."""
-    for module in _MODULES:
-        if hasattr(module, "extend_cfg"):
-            module.extend_cfg(cfg)
+    """Add the config nodes that the trainers declare in their own `extend_cfg(cfg)`.
+
+    Modules may declare parts of one node, in any order: a key that another module's copy of the node leaves out
+    stays, and a default that changes is named.
+
+    Raises:
+        ValueError: a module needs a node that none declares.
+    """
+    waiting = [module for module in _MODULES if hasattr(module, "extend_cfg")]
+    while waiting:
+        failed = {module: error for module in waiting if (error := _declare(cfg, module)) is not None}
+        if len(failed) == len(waiting):
+            lines = [f"trainers/{module.__name__.rpartition('.')[2]}.py: {error}" for module, error in failed.items()]
+            raise ValueError("extend_cfg needs config nodes that no module declares:\n  " + "\n  ".join(lines))
+        waiting = list(failed)
+
+
+def _declare(cfg: CfgNode, module: ModuleType) -> AttributeError | None:
+    """Run one module's `extend_cfg`; the error, if it needs a node that is not there yet."""
+    before = dict(flatten(cfg))
+    try:
+        module.extend_cfg(cfg)
+    except AttributeError as error:
+        return error
+    after = dict(flatten(cfg))
+    for key, value in before.items():
+        if key not in after:
+            _restore(cfg, key.split("."), value)
+        elif after[key] != value:
+            name = module.__name__.rpartition(".")[2]
+            print(f"trainers/{name}.py changes the default of {key} from {value!r} to {after[key]!r}")
+    return None
+
+
+def _restore(node: CfgNode, path: list[str], value: object) -> None:
+    for name in path[:-1]:
+        node = node.setdefault(name, CfgNode())
+    node.setdefault(path[-1], value)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os.path as osp
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,7 +15,7 @@ from clip.model import CLIP
 from dassl.engine import TrainerX
 from dassl.metrics import compute_accuracy
 from dassl.optim import build_lr_scheduler, build_optimizer
-from dassl.utils import load_checkpoint, load_pretrained_weights
+from dassl.utils import load_pretrained_weights
 
 from .precision import Precision
 from .prompted_clip import FrozenTowersCLIP
@@ -106,24 +105,9 @@ class PromptTrainer(TrainerX):
             batch["label"].to(self.device, non_blocking=True),
         )
 
-    def load_model(self, directory: str, epoch: int | None = None) -> None:
-        """Read the learned tensors from `<directory>/<registered name>/model.pth.tar-<epoch>`.
-
-        Without an epoch, the best model. Takes published checkpoints, which hold the whole model, too.
-
-        Raises:
-            FileNotFoundError: no such file.
-            ValueError: it does not fit this model; names what differs.
-        """
-        if not directory:
-            print("No directory to load from (--model-dir): the prompts stay as initialised")
-            return
-        file = "model-best.pth.tar" if epoch is None else f"model.pth.tar-{epoch}"
-        path = osp.join(directory, self.registered_name, file)
-        checkpoint = load_checkpoint(path)
-        load_learned(self.registered_module(), checkpoint["state_dict"], path)
-        self.loaded_epoch = checkpoint.get("epoch")
-        print(f"Loaded {self.registered_name} from {path} (epoch {self.loaded_epoch})")
+    def load_weights(self, name: str, state_dict: Mapping[str, Tensor], source: str) -> None:
+        """Takes published checkpoints, which hold the whole model, too."""
+        load_learned(self._models[name], state_dict, source)
 
 
 def load_learned(module: nn.Module, state_dict: Mapping[str, Tensor], path: str) -> None:

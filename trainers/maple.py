@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from yacs.config import CfgNode
 
-from clip.model import CLIP, PROMPT_STD, check_prompt_depth, require_vit
+from clip.model import CLIP, require_vit
+from clip.transformer import PROMPT_STD, check_prompt_depth
 from dassl.engine import TRAINER_REGISTRY
 
 from .base import PromptTrainer

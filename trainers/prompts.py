@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 import clip
 from clip.layout import PromptLayout
-from clip.model import CLIP, PROMPT_STD
+from clip.model import CLIP
+from clip.transformer import PROMPT_STD
 
 POSITIONS = ("end", "middle", "front")
 

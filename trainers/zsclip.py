@@ -11,6 +11,9 @@ from .base import PromptTrainer
 from .prompted_clip import FixedTextCLIP
 from .prompts import readable
 
+# For datasets that bring no template of their own.
+DEFAULT_TEMPLATE = "a photo of a {}."
+
 # The seven templates that work best together on ImageNet, named in the notebook "Prompt Engineering for ImageNet"
 # of OpenAI's CLIP repository.
 IMAGENET_TEMPLATES_SELECT = [
@@ -36,14 +39,14 @@ class ZeroshotCLIP(PromptTrainer):
     node = "ZSCLIP"
 
     def templates(self) -> list[str]:
-        return [self.dm.dataset.template]
+        return [getattr(self.dm.dataset, "template", DEFAULT_TEMPLATE)]
 
     def build_prompted_clip(self, options: CfgNode, classnames: list[str], clip_model: CLIP) -> FixedTextCLIP:
         templates = self.templates()
         print(f"Prompts: {templates}")
         return FixedTextCLIP(clip_model, [[t.format(readable(c)) for c in classnames] for t in templates])
 
-    def train(self) -> None:
+    def train(self) -> None:  # type: ignore[override]
         """Nothing to train: test only."""
         print("Zero-shot CLIP learns nothing: testing at once")
         self.test()

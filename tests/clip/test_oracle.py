@@ -6,8 +6,9 @@ from hypothesis import strategies as st
 
 from benchmarks.definitional import encode_image, encode_text, pad_prompts
 from clip.layout import BUCKET_COST, PromptLayout, choose_lengths
-from clip.model import CLIP, VisionTransformer
+from clip.model import CLIP
 from clip.text import TextEncoder
+from clip.transformer import VisionTransformer
 
 SOS, EOT, VOCABULARY, CONTEXT = 98, 99, 100, 77
 
@@ -53,7 +54,7 @@ names = st.lists(st.lists(st.integers(1, 60), min_size=1, max_size=20), min_size
     groups=st.integers(1, 3),
 )
 def test_text_equals_definition(seed, names, layers, depth, n_ctx, fixed, heads, embed, groups):
-    """Features and the gradients of every prompt, for G groups of contexts, depths 1 to all, names of 1 to 20 tokens."""
+    """Features and gradients, for G groups of contexts, depths 1 to all, names of 1 to 20 tokens."""
     model = random_clip(seed, layers, heads[0], heads[1], embed, patches=2)
     tower, width = TextEncoder(model), 64 * heads[0]
     sequences = [[SOS, *(-1 - j for j in range(n_ctx)), *[61] * fixed, *name, 62, EOT] for name in names]
