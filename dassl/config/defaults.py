@@ -156,7 +156,7 @@ def _optim() -> CN:
     node.WEIGHT_DECAY = 5e-4
     # sgd, rmsprop
     node.MOMENTUM = 0.9
-    node.SGD_DAMPNING = 0
+    node.SGD_DAMPNING = 0.0
     node.SGD_NESTEROV = False
     node.RMSPROP_ALPHA = 0.99
     # adam, amsgrad, radam, adamw

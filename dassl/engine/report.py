@@ -37,7 +37,10 @@ def write_history(path: str | Path, history: Sequence[Mapping[str, Any]]) -> Non
 
 
 def collect_results(trainer: Any) -> dict[str, Any]:
-    """The content of results.json (keys and units: docs of the output folder) from a trainer that has been tested."""
+    """The content of results.json from a trainer that has been tested.
+
+    Accuracy and macro F1 are percentages in full precision, None without a test; times are in seconds.
+    """
     cfg = trainer.cfg
     report = getattr(trainer.evaluator, "report", None) or {}
     accuracy = trainer._last_result

@@ -150,6 +150,11 @@ class Extras:
         for name, entry in saved.items():
             if "value" in entry:
                 setattr(trainer, name, unpack(entry["value"], trainer.device))
+            elif not hasattr(trainer, name):
+                raise ValueError(
+                    f"{type(trainer).__name__} makes its attribute '{name}' only during training, so that its state"
+                    f" cannot be restored: make it in build_model, or delete {RESUME_FILE} to start from scratch"
+                )
             elif "state" in entry:
                 load_object_state(getattr(trainer, name), entry["state"])
             else:
@@ -212,6 +217,7 @@ def restore(trainer: Any, path: Path) -> int:
     trainer._extras.restore(trainer, state["extras"])
     trainer.best_result = state["best_result"]
     trainer.history = state["history"]
+    trainer.epoch = state["epoch"] - 1
     set_rng_state(state["rng"])
     return state["epoch"]
 
@@ -232,7 +238,8 @@ def _check_frozen(model: nn.Module, saved: Mapping[str, Any], marks: Mapping[str
     if other:
         raise ValueError(
             f"The frozen weights are not those of the run in {path} ({len(other)} differ, first {other[0]}): was the"
-            " backbone's file replaced, or PREC or SEED changed? Restore it, or delete the file to start from scratch"
+            " backbone's file replaced, or did a GPU hold them in another precision? Go on as the run began, or delete"
+            " the file to start from scratch"
         )
 
 

@@ -16,7 +16,7 @@ from dassl.evaluation import build_evaluator
 from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils.progress import progress
 from dassl.utils.results import write_results
-from dassl.utils.tools import atomic_write
+from dassl.utils.tools import atomic_write, remove_temporaries
 from dassl.utils.torchtools import count_num_param, load_pretrained_weights
 
 __all__ = ["SimpleTrainer"]
@@ -103,6 +103,7 @@ class SimpleTrainer(TrainerBase):
         if self.cfg.TEST.FINAL_MODEL == "best_val":
             self._check_best_val()
         if self.output_dir:
+            remove_temporaries(self.output_dir)
             (Path(self.output_dir) / "results.json").unlink(missing_ok=True)  # of a former run: not done any more
         self.loaded_epoch = None
         self.start_epoch = self.resume_model_if_exist(self.cfg.RESUME or self.output_dir)

@@ -32,6 +32,7 @@ __all__ = [
     "mkdir_if_missing",
     "read_image",
     "read_json",
+    "remove_temporaries",
     "set_random_seed",
     "tolist_if_not",
     "write_json",
@@ -51,6 +52,15 @@ def check_isfile(fpath: str | Path) -> bool:
     return isfile
 
 
+_TEMPORARY = ".dassl-tmp"
+
+
+def remove_temporaries(folder: str | Path) -> None:
+    """Delete what killed processes left of :func:`atomic_write` in a folder and below."""
+    for path in Path(folder).rglob(f".*{_TEMPORARY}"):
+        path.unlink(missing_ok=True)
+
+
 @contextmanager
 def atomic_write(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
     """Open a temporary file beside ``path`` that takes its place when the block ends without an error.
@@ -60,7 +70,7 @@ def atomic_write(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
     """
     path = Path(path)
     mkdir_if_missing(path.parent)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{_TEMPORARY}")
     try:
         with open(temporary, mode, encoding=None if "b" in mode else "utf-8") as file:
             yield file

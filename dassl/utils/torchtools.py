@@ -36,7 +36,7 @@ def plain_state(value: Any) -> Any:
     if value is None or isinstance(value, (bool, int, float, str, bytes, complex)):
         return value
     if isinstance(value, torch.Tensor):
-        return value.detach()
+        return _compact(value.detach())
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, np.ndarray):
@@ -52,6 +52,13 @@ def plain_state(value: Any) -> Any:
     if callable(getattr(value, "state_dict", None)):
         return plain_state(value.state_dict())
     return None
+
+
+def _compact(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor itself, or a copy if it is a part of a larger one, all of which ``torch.save`` would write."""
+    if tensor.layout == torch.strided and tensor.untyped_storage().nbytes() > tensor.nbytes:
+        return tensor.clone()
+    return tensor
 
 
 def torch_save(state: Any, fpath: str | Path) -> None:

@@ -49,10 +49,9 @@ LEVEL_SHARES = (0.5, 0.35, 0.15)
 
 @dataclass(frozen=True)
 class Caption:
-    """Token ids without start and end of text; `context` of them come before the class name."""
+    """Token ids without start and end of text, and what they say."""
 
     ids: list[int]
-    context: int
     level: int  # index into LEVELS
     key: int  # which name, kind or group
 
@@ -110,16 +109,16 @@ class Captioner:
             key = self.groups.index(self.emoji[concept].group)
             name = self.group_ids[key]
         before, after = self._draw_context(length)
-        return Caption(before + name + after, len(before), level, key)
+        return Caption(before + name + after, level, key)
 
     def _draw_context(self, length: int) -> tuple[list[int], list[int]]:
         """Ids before and after the class name; `length` is that of a context without template."""
-        kind = self.rng.choices(("template", "forgetful", "soft", "placeholder", "words"), (40, 15, 25, 10, 10))[0]
+        kind = self.rng.choices(("template", "forgetful", "soft", "placeholder", "words"), (60, 10, 18, 7, 5))[0]
         before, after = self.rng.choice(self.templates)
         if kind == "template":
             return before, after
         if kind == "forgetful":
-            return [UNKNOWN if self.rng.random() < 0.4 else i for i in before], after
+            return [UNKNOWN if self.rng.random() < 0.3 else i for i in before], after
         if kind == "soft":
             return self._soften(before, length), self.stop
         if kind == "placeholder":

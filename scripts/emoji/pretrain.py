@@ -3,7 +3,7 @@
 A CLIP of OpenAI's architecture at toy size learns from two flat emoji styles (Noto, Twemoji) with the symmetric
 contrastive loss. Everything is counted in steps: the same seed and number of threads give the same bits.
 
-Shapes: B pictures and captions, L tokens, P patches, M prompt tokens, D width, E joint width.
+Shapes: B pictures and captions, L tokens, P patches, D width, E joint width.
 """
 
 import argparse
@@ -21,8 +21,8 @@ from packages import Emoji, fetch_packages, list_pictures, read_emoji, read_rgba
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from clip.layout import DenseLayout
 from clip.model import CLIP
+from clip.transformer import ResidualAttentionBlock, Transformer, VisionTransformer
 
 STYLES = ("noto", "twemoji")
 SOT, EOT, VOCABULARY = 49406, 49407, 49408
@@ -45,44 +45,60 @@ def build_towers() -> CLIP:
         transformer_heads=2,
         transformer_layers=4,
     )
-    for tower in (model.transformer, model.visual.transformer):
+    for tower in (model.transformer, image_tower(model).transformer):
         width, depth = tower.width, tower.layers
-        for block in tower.resblocks:
+        for block in blocks(tower):
+            c_fc, c_proj = mlp_layers(block)
             nn.init.normal_(block.attn.in_proj_weight, std=width**-0.5)
             nn.init.normal_(block.attn.out_proj.weight, std=(2 * depth * width) ** -0.5)
-            nn.init.normal_(block.mlp.c_fc.weight, std=(2 * width) ** -0.5)
-            nn.init.normal_(block.mlp.c_proj.weight, std=(2 * depth * width) ** -0.5)
-            block.mlp.gelu = nn.SiLU()
+            nn.init.normal_(c_fc.weight, std=(2 * width) ** -0.5)
+            nn.init.normal_(c_proj.weight, std=(2 * depth * width) ** -0.5)
+            block.mlp[1] = nn.SiLU()
     return model
+
+
+def image_tower(model: CLIP) -> VisionTransformer:
+    assert isinstance(model.visual, VisionTransformer)
+    return model.visual
+
+
+def blocks(tower: Transformer) -> list[ResidualAttentionBlock]:
+    return [block for block in tower.resblocks if isinstance(block, ResidualAttentionBlock)]
+
+
+def mlp_layers(block: ResidualAttentionBlock) -> tuple[nn.Linear, nn.Linear]:
+    c_fc, _, c_proj = block.mlp
+    assert isinstance(c_fc, nn.Linear) and isinstance(c_proj, nn.Linear)
+    return c_fc, c_proj
 
 
 @torch.no_grad()
 def fold_activation(model: CLIP) -> None:
     """Rescale the MLPs so that QuickGELU, x sigmoid(1.702 x), gives what SiLU, x sigmoid(x), gave."""
-    for tower in (model.transformer, model.visual.transformer):
-        for block in tower.resblocks:
-            block.mlp.c_fc.weight /= QUICK_GELU
-            block.mlp.c_fc.bias /= QUICK_GELU
-            block.mlp.c_proj.weight *= QUICK_GELU
+    for block in blocks(model.transformer) + blocks(image_tower(model).transformer):
+        c_fc, c_proj = mlp_layers(block)
+        c_fc.weight.div_(QUICK_GELU)
+        c_fc.bias.div_(QUICK_GELU)
+        c_proj.weight.mul_(QUICK_GELU)
 
 
 class Pretraining:
-    """The towers, what they learn from, and how much noise of the kind that prompts bring they see.
+    """The towers and what they are trained with.
 
     The token table holds the captions' tokens alone and, last, the vector of an unknown word: every token that
     no caption holds gets that vector.
     """
 
-    def __init__(self, emoji: list[Emoji], captioner: Captioner, seed: int, noise: float):
+    def __init__(self, emoji: list[Emoji], captioner: Captioner, seed: int):
         self.generator = torch.Generator().manual_seed(seed)
-        self.noise = noise
         self.model = build_towers()
+        self.visual = image_tower(self.model)
         vocabulary = [*captioner.vocabulary, SOT, EOT]
         self.tokens = {token: row for row, token in enumerate(vocabulary)}
         self.table = nn.Embedding(len(vocabulary) + 1, self.model.transformer.width)
         nn.init.normal_(self.table.weight, std=0.02)
         counts = (len(emoji), len(captioner.kinds), len(captioner.groups))
-        self.heads = nn.ModuleList(nn.Linear(self.model.visual.output_dim, n) for n in counts)
+        self.heads = nn.ModuleList(nn.Linear(self.visual.output_dim, n) for n in counts)
 
     def parameter_groups(self, weight_decay: float) -> list[dict]:
         """Matrices decay; embeddings, biases and gains do not."""
@@ -95,31 +111,18 @@ class Pretraining:
             {"params": [*others, self.table.weight], "weight_decay": 0.0},
         ]
 
-    def _rand(self) -> float:
-        return torch.rand((), generator=self.generator).item()
-
-    def _random_tokens(self, *shape: int, high: float, low: float = 0.01) -> Tensor:
-        """Vectors of random size: each leading index has its own standard deviation."""
-        std = torch.rand(shape[0], 1, 1, generator=self.generator) * math.log(high / low) + math.log(low)
-        return torch.randn(*shape, generator=self.generator) * std.exp()
-
     def encode_image(self, images: Tensor) -> Tensor:
-        """Features (B, E) of images of any size, at times with random tokens after the patches."""
-        visual = self.model.visual
+        """Features (B, E) of images of any size."""
+        visual = self.visual
         x = visual.conv1(images).flatten(2).transpose(1, 2)  # (B, P, D)
-        x = torch.cat([visual.class_embedding.expand(len(x), 1, -1), x], dim=1) + self._positions(x.shape[1])
-        extra = 4 if self._rand() < self.noise * 0.3 else 0
-        x = torch.cat([x, self._random_tokens(len(x), extra, x.shape[-1], high=0.5)], dim=1)  # (B, 1 + P + M, D)
-        x, layout = visual.ln_pre(x), DenseLayout(causal=False, prompts_last=True)
-        for block in visual.transformer.resblocks:
-            if extra and self._rand() < 0.5:
-                x = layout.insert(x, self._random_tokens(len(x), extra, x.shape[-1], high=0.5))
-            x = block(x, layout)
+        x = torch.cat([visual.class_embedding.expand(len(x), 1, -1), x], dim=1)  # (B, 1 + P, D)
+        x = visual.ln_pre(x + self._positions(x.shape[1] - 1))
+        x = visual.transformer.encode(x, visual.transformer.dense)  # (B, 1, D)
         return visual.ln_post(x[:, 0]) @ visual.proj
 
     def _positions(self, patches: int) -> Tensor:
         """Positional embedding (1 + P, D), interpolated when the image is smaller than the tower's."""
-        table = self.model.visual.positional_embedding
+        table = self.visual.positional_embedding
         grid, side = math.isqrt(len(table) - 1), math.isqrt(patches)
         if grid == side:
             return table
@@ -135,7 +138,6 @@ class Pretraining:
         return torch.cat(features)[torch.tensor(order).argsort()]
 
     def _encode_padded(self, captions: list[Caption]) -> Tensor:
-        """At times with random tokens in the captions' context before later blocks."""
         model, unknown = self.model, len(self.tokens)
         rows = [[self.tokens[SOT], *(self.tokens.get(i, unknown) for i in c.ids), self.tokens[EOT]] for c in captions]
         ends = torch.tensor([len(r) - 1 for r in rows])
@@ -143,21 +145,15 @@ class Pretraining:
         ids = torch.tensor([r + [0] * (L - len(r)) for r in rows])
         soft = torch.tensor([[False, *(i == SOFT for i in c.ids)] + [False] * (L - 1 - len(c.ids)) for c in captions])
         x = self.table(ids)  # (B, L, D)
-        x = torch.where(soft[..., None], self._random_tokens(*x.shape, high=0.1), x)
-        x = x + model.positional_embedding[:L]
-
-        M = 2 if self._rand() < 0.6 else 4
-        deep = L > M and self._rand() < self.noise * 0.4
-        context = torch.tensor([c.context for c in captions])
-        swapped = ((context >= M) & (torch.rand(len(x), generator=self.generator) < 0.7))[:, None, None]
-        layout = DenseLayout(causal=True, prompts_last=False)
-        for i, block in enumerate(model.transformer.resblocks):
-            if deep and i and self._rand() < 0.7:
-                tokens = self._random_tokens(len(x), M, x.shape[-1], high=0.5)
-                x = layout.insert(x, torch.where(swapped, tokens, x[:, 1 : 1 + M]))
-            x = block(x, layout)
+        x = torch.where(soft[..., None], self._random_tokens(*x.shape), x) + model.positional_embedding[:L]
+        x = model.transformer.encode(x, model.transformer.dense, pool=False)
         x = model.ln_final(x[torch.arange(len(x)), ends])  # (B, D)
         return x @ model.text_projection
+
+    def _random_tokens(self, B: int, L: int, D: int) -> Tensor:
+        """(B, L, D), each caption's of its own size, up to twice that of trained words."""
+        std = 0.01 * 10 ** torch.rand(B, 1, 1, generator=self.generator)
+        return std * torch.randn(B, L, D, generator=self.generator)
 
     def loss(self, images: Tensor, captions: list[Caption], levels: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Contrastive loss, and the classification loss of the three auxiliary heads.
@@ -191,7 +187,8 @@ class Pretraining:
 def load_pictures(folder: Path, emoji: list[Emoji]) -> tuple[Tensor, list[list[int]]]:
     """All flat pictures, uint8 (N, 4, 64, 64), and the picture numbers of each emoji."""
     styles = [list_pictures(folder, style) for style in STYLES]
-    pictures, of_emoji = [], []
+    pictures: list[Tensor] = []
+    of_emoji: list[list[int]] = []
     for e in emoji:
         files = [style[v] for style in styles for v in e.variants if v in style]
         of_emoji.append(list(range(len(pictures), len(pictures) + len(files))))
@@ -215,7 +212,7 @@ def save_deflated(weights: dict[str, Tensor], path: Path) -> None:
             packed.writestr(entry, plain.read(item), zipfile.ZIP_DEFLATED)
 
 
-def pretrain(packages: Path, out: Path, steps: int, batch: int, peak: float, noise: float, seed: int) -> None:
+def pretrain(packages: Path, out: Path, steps: int, batch: int, peak: float, seed: int) -> None:
     """Train and write the weights to `out`."""
     torch.manual_seed(seed)
     torch.set_num_threads(2)
@@ -225,7 +222,7 @@ def pretrain(packages: Path, out: Path, steps: int, batch: int, peak: float, noi
     rng = Random(seed)
     captioner = Captioner(emoji, rng)
     pictures, of_emoji = load_pictures(packages, emoji)
-    run = Pretraining(emoji, captioner, seed, noise)
+    run = Pretraining(emoji, captioner, seed)
     augment = Augment(run.generator)
     numbers = [torch.arange(len(emoji)), torch.tensor(captioner.kind_of()), torch.tensor(captioner.group_of())]
     weights = torch.tensor([FLAG_WEIGHT if e.subcategory == "country-flag" else 1.0 for e in emoji])
@@ -267,8 +264,7 @@ if __name__ == "__main__":
     parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--lr", type=float, default=1.5e-3)
-    parser.add_argument("--noise", type=float, default=1.0, help="how often prompts' noise is seen; 0: never")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     fetch_packages(args.packages)
-    pretrain(args.packages, args.out, args.steps, args.batch, args.lr, args.noise, args.seed)
+    pretrain(args.packages, args.out, args.steps, args.batch, args.lr, args.seed)

@@ -20,6 +20,7 @@ from dassl.utils import (
     plain_state,
     resume_from_checkpoint,
     save_checkpoint,
+    torch_save,
 )
 from dassl.utils.safe_load import Placeholder
 from dassl.utils.tools import atomic_write
@@ -155,6 +156,13 @@ def test_plain_state_drops_what_is_not_plain() -> None:
     assert torch.equal(plain.pop("a"), torch.ones(2, dtype=torch.float64))
     assert plain == {"f": None, "n": 3, "c": {"a": 2}, "t": (1, [None]), "s": [1]}
     assert plain_state(torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=0.1))["param_groups"][0]["lr"] == 0.1
+
+
+def test_a_part_of_a_tensor_is_saved_alone(tmp_path) -> None:
+    embedding = torch.randn(100, 77, 8)
+    torch_save({"token_prefix": embedding[:, :1]}, tmp_path / "file")
+    assert (tmp_path / "file").stat().st_size < 10_000
+    assert torch.equal(torch.load(tmp_path / "file")["token_prefix"], embedding[:, :1])
 
 
 def test_save_checkpoint_strips_module_and_points_to_the_last(tmp_path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from dassl.engine.resume import RESUME_FILE
 from dassl.utils import load_checkpoint, read_results, set_random_seed
@@ -63,6 +64,9 @@ def test_stopped_after_every_epoch(tmp_path, undisturbed) -> None:
     lines = (tmp_path / "history.jsonl").read_text().splitlines()
     assert [json.loads(line)["epoch"] for line in lines] == [1, 2, 3, 4]
     assert read_results(tmp_path / "results.json")["epoch"] == 4
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert [point.step for point in events.Scalars("train/loss")] == list(range(24))
 
 
 def test_resume_from_another_folder(tmp_path, undisturbed) -> None:
@@ -143,6 +147,16 @@ def test_results_of_a_former_run_do_not_count_while_training(tmp_path) -> None:
     assert read_results(tmp_path / "results.json") is None
 
 
+def test_what_cannot_be_restored_is_refused(tmp_path) -> None:
+    class MakesLate(TinyTrainer):
+        def before_epoch(self) -> None:
+            self.late = torch.optim.SGD(self.scale.parameters(), lr=0.1)
+
+    train(tiny_cfg(tmp_path), 1, MakesLate)
+    with pytest.raises(ValueError, match="MakesLate makes its attribute 'late' only during training"):
+        train(tiny_cfg(tmp_path), None, MakesLate)
+
+
 def test_state_holds_what_changes_only(tmp_path) -> None:
     train(tiny_cfg(tmp_path), 1)
     state = load_checkpoint(tmp_path / RESUME_FILE)
@@ -167,5 +181,6 @@ def test_killed_at_any_moment(tmp_path) -> None:
     points = json.loads(run.stdout.splitlines()[-1])
     undisturbed = points.pop("undisturbed")
     assert len(points) == 8
+    assert list(tmp_path.rglob("*tmp")) == [], "nothing is left of files that were being written"
     assert {name: outcome["killed"] for name, outcome in points.items()} == dict.fromkeys(points, True)
     assert {name: outcome["end"] for name, outcome in points.items()} == dict.fromkeys(points, undisturbed["end"])

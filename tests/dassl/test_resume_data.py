@@ -26,6 +26,16 @@ class TinyPictures(DatasetBase):
 
 
 class PictureTrainer(TrainerX):
+    stop_after: int | None
+
+    def finish_epoch(self) -> None:
+        super().finish_epoch()
+        if self.epoch + 1 == self.stop_after:
+            raise KeyboardInterrupt
+
+    def load_model(self, directory, epoch=None) -> None:
+        """Keep the last weights, which are compared."""
+
     def build_model(self) -> None:
         self.model = nn.Sequential(nn.Flatten(), nn.Dropout(0.2), nn.Linear(192, 2))
         self.optim = build_optimizer(self.model, self.cfg.OPTIM)
@@ -50,15 +60,7 @@ def run(folder, root, workers: int, stop_after: int | None = None) -> torch.Tens
     cfg.DATALOADER.TRAIN_X.BATCH_SIZE = 5
     set_random_seed(cfg.SEED)
     trainer = PictureTrainer(cfg)
-    finish = trainer.finish_epoch
-
-    def finish_epoch() -> None:
-        finish()
-        if trainer.epoch + 1 == stop_after:
-            raise KeyboardInterrupt
-
-    trainer.finish_epoch = finish_epoch
-    trainer.load_model = lambda directory, epoch=None: None  # compare the last weights
+    trainer.stop_after = stop_after
     if stop_after is None:
         trainer.train()
     else:

@@ -2,6 +2,7 @@
 
 import io
 import random
+import subprocess
 import sys
 
 import numpy as np
@@ -13,7 +14,9 @@ from torch import nn
 from dassl import utils
 from dassl.metrics import compute_accuracy
 from dassl.utils import AverageMeter, Logger, MetricMeter, Registry, read_results, setup_logger, tools, write_results
+from dassl.utils.progress import progress
 from dassl.utils.registry import UnknownNameError
+from tests.paths import ROOT
 
 
 def test_registry() -> None:
@@ -168,6 +171,40 @@ def test_download_url(tmp_path, capsys) -> None:
     (tmp_path / "source").write_bytes(b"x" * 100)
     tools.download_url((tmp_path / "source").as_uri(), tmp_path / "new" / "copy")
     assert (tmp_path / "new" / "copy").read_bytes() == b"x" * 100
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_progress_shows_on_a_terminal_only(monkeypatch) -> None:
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    assert list(progress([1, 2], "epoch 1/5")) == [1, 2]
+    assert sys.stderr.getvalue() == ""
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    assert list(progress(iter([1, 2]), "epoch 1/5", total=2)) == [1, 2]
+    assert "epoch 1/5" in sys.stderr.getvalue() and "batch/s" in sys.stderr.getvalue()
+
+
+FAKE_TORCHVISION = """
+import torch
+torch.library.register_fake("torchvision::nms")(lambda dets, scores, iou_threshold: dets)
+models = "imported"
+"""
+
+
+@pytest.mark.parametrize(
+    ("content", "outcome"), [(FAKE_TORCHVISION, "imported"), ("raise RuntimeError('something else')", "something else")]
+)
+def test_torchvision_without_its_operators(tmp_path, content, outcome) -> None:
+    (tmp_path / "torchvision").mkdir()
+    (tmp_path / "torchvision" / "__init__.py").write_text(content)
+    shim = ROOT / "dassl" / "torchvision_import.py"
+    code = f"import sys, runpy; sys.path.insert(0, {str(tmp_path)!r}); runpy.run_path({str(shim)!r});"
+    code += "import torchvision; print(torchvision.models)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert outcome in run.stdout + run.stderr
 
 
 def test_collect_env_info() -> None:
