@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import random
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +14,7 @@ from dassl.utils import write_json
 from datasets.listing import list_class_folders
 from datasets.validation import missing_files, split_entry
 
+PACKAGED = Path(__file__).parent / "published"
 SPLIT_SEED = 0  # of splits made here: they depend on the files alone, not on SEED
 
 
@@ -148,8 +150,8 @@ def class_folder_items(
 def relocate(split: Split, image_dir: Path, folder: Path) -> Split:
     """The split with the files that mirrors keep elsewhere in the dataset's folder: found by name.
 
-    A file that is not where the split says is looked for by its name in all of ``folder``; of several, the one that
-    shares a folder with the published path counts (``train`` counts as ``cars_train``). What is not found stays.
+    A file that is not where the split says is looked for by its name in all of ``folder``; of several, the one whose
+    folders share the most words with the published path counts. What is not found, or not surely, stays.
     """
     missing = set(missing_files(item.impath for items in split for item in items))
     if not missing:
@@ -161,20 +163,25 @@ def relocate(split: Split, image_dir: Path, folder: Path) -> Split:
             places.setdefault(name, []).append(f"{parent}/{name}")
 
     def found(path: str) -> str:
-        candidates = places.get(os.path.basename(path), [])
-        if len(candidates) > 1:
-            published = Path(path).relative_to(image_dir).parts[:-1]
-            candidates = [c for c in candidates if _shares_folder(Path(c).relative_to(folder).parts[:-1], published)]
-        return candidates[0] if len(candidates) == 1 else path
+        published = _folder_words(path, image_dir)
+        shared = [(len(published & _folder_words(c, folder)), c) for c in places.get(os.path.basename(path), [])]
+        best = [candidate for count, candidate in shared if count == max(shared)[0]]
+        return best[0] if len(best) == 1 else path
 
     moved = {path: found(path) for path in missing}
-    if count := sum(old != new for old, new in moved.items()):
-        print(f"{count} images are not where the published layout has them; found by name in {folder}")
+    if all(old != new for old, new in moved.items()):
+        print(f"{len(moved)} images are not where the published layout has them; found by name in {folder}")
     return Split(
         *([Datum(moved.get(i.impath, i.impath), i.label, i.domain, i.classname) for i in items] for items in split)
     )
 
 
-def _shares_folder(found: Sequence[str], published: Sequence[str]) -> bool:
-    """Whether a folder of the found path is one of the published path's, or the end of one after a ``_``."""
-    return any(name == other or other.endswith(f"_{name}") for name in found for other in published)
+def _folder_words(path: str, folder: Path) -> set[str]:
+    """The words of the folders between ``folder`` and the file: ``cars_train/05266.jpg`` → cars, train."""
+    return set(re.split(r"[/_\s-]+", os.path.relpath(os.path.dirname(path), folder)))
+
+
+def packaged_split(name: str, image_dir: Path | str) -> Split | None:
+    """The published split of a dataset, from the copies beside this code; None if there is none."""
+    path = PACKAGED / f"split_zhou_{name}.json.gz"
+    return read_split(path, image_dir) if path.exists() else None

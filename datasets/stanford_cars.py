@@ -75,7 +75,11 @@ class StanfordCars(ClipDataset):
         return Split(train, val, parts[1])
 
     def split_from_class_folders(self, tree: Path) -> Split:
-        """The split from ``train/<class>/`` and ``test/<class>/``; sorted folders are in the published order."""
+        """The split from ``train/<class>/`` and ``test/<class>/``, labelled in the order of the sorted folders."""
+        print(
+            f"{tree}: the labels follow the sorted class folders, which is not the published order: base and new "
+            "classes are not the published ones. python -m datasets prepare StanfordCars gets the published split"
+        )
         listings = [list_class_folders(tree / part) for part in ("train", "test")]
         names = {folder: year_first(folder) for folder in listings[0]}
         check_class_folders(list(listings[1]), names, tree / "test", tree / "train")

@@ -1,0 +1,151 @@
+"""Anyone's own images without code: a folder of class folders, or a list of files."""
+
+import csv
+from pathlib import Path
+
+from yacs.config import CfgNode
+
+from dassl.data.datasets import DATASET_REGISTRY, Datum
+from dassl.data.datasets.base_dataset import first_few
+from datasets.fewshot import ClipDataset, Split, read_split
+from datasets.imagenet import read_classnames, to_items
+from datasets.listing import list_class_folders
+from datasets.splits import split_three
+from datasets.validation import check_class_folders, split_entry
+
+COLUMNS = ("path", "label", "classname")
+VAL_NAMES = ("val", "valid", "validation", "dev")
+
+
+class OwnData(ClipDataset):
+    """Base of the two: DATASET.ROOT is the data themselves, and what was understood is printed before training."""
+
+    def announce(self) -> None:
+        """Print the class names and sample prompts."""
+        prompts = [self.template.format(name.replace("_", " ")) for name in self.classnames[:3]]
+        print(f"{type(self).__name__}: {self.num_classes} classes: {first_few(self.classnames, 20)}")
+        print(f"  sample prompts: {' | '.join(prompts)}")
+
+    def no_data(self, problem: str) -> FileNotFoundError:
+        """The error for a DATASET.ROOT that does not hold such data."""
+        return FileNotFoundError(
+            f"{type(self).__name__}: {problem}\n  expected: {self.layout}\n"
+            "  set DATASET.ROOT (train.py --root, DATA for the scripts) to it; docs/DATASETS.md has examples"
+        )
+
+
+@DATASET_REGISTRY.register()
+class ImageFolder(OwnData):
+    """Class folders in DATASET.ROOT: ``train/<class>/`` and ``test/<class>/`` (and ``val/<class>/``), or one tree.
+
+    One tree of class folders is parted 50 / 20 / 30 by a fixed shuffle. A class is named as its folder, or as
+    ``classnames.txt`` in DATASET.ROOT says (``<folder> <class name>`` a line).
+    """
+
+    layout = "<root>/{train,test}/<class>/*.jpg (val/ is optional), or <root>/<class>/*.jpg to be split"
+
+    def __init__(self, cfg: CfgNode) -> None:
+        root = self.data_root(cfg)
+        if not root.is_dir():
+            raise self.no_data(f"there is no folder {root}")
+        self.dataset_dir = root
+        folders = self._folders(root)
+        listings = {part: list_class_folders(folder) for part, folder in folders.items()}
+        names = {name: name for name in listings["train"]}
+        names_file = root / "classnames.txt"
+        if names_file.exists():
+            names = dict(sorted(read_classnames(names_file).items()))
+            check_class_folders(list(listings["train"]), names, folders["train"], names_file)
+        parts = {}
+        for part, listing in listings.items():
+            check_class_folders(list(listing), names, folders[part], folders["train"])
+            parts[part] = to_items(folders[part], listing, names)
+        one_tree = "test" not in parts
+        self.finish(
+            cfg, split_three(parts["train"]) if one_tree else Split(parts["train"], parts.get("val", []), parts["test"])
+        )
+        self.announce()
+
+    def _folders(self, root: Path) -> dict[str, Path]:
+        """The folders of train, test and val; the whole tree as train if it is not parted."""
+        train, test = root / "train", root / "test"
+        if not train.is_dir():
+            return {"train": root}
+        val = next((root / name for name in VAL_NAMES if (root / name).is_dir()), None)
+        if test.is_dir():
+            return {"train": train, "test": test} | ({"val": val} if val else {})
+        if val is None:
+            raise self.no_data(f"{root} holds train/ but neither test/ nor val/")
+        print(f"{root} holds no test/: the images of {val.name}/ are the test set")
+        return {"train": train, "test": val}
+
+
+@DATASET_REGISTRY.register()
+class SplitFile(OwnData):
+    """A list of files: DATASET.ROOT is a split JSON or CSV, or a folder that holds ``split.json`` or ``split.csv``.
+
+    JSON: ``{"train": [[path, label, class name], …], "val": […], "test": […]}``, ``val`` optional. CSV: the columns
+    ``path,label,classname`` and, optional, ``split`` (train, val or test; without it 50 / 20 / 30 by a fixed shuffle).
+    Paths are relative to the file's folder, or to ``images`` in it.
+    """
+
+    layout = "<root> is a .json or .csv file, or a folder with split.json or split.csv"
+
+    def __init__(self, cfg: CfgNode) -> None:
+        path = self._find(self.data_root(cfg))
+        self.dataset_dir = path.parent
+        self.image_dir = path.parent
+        split = self._read(path, self.image_dir)
+        first = next((item.impath for items in split for item in items), "")
+        if not Path(first).exists() and (path.parent / "images").is_dir():
+            self.image_dir = path.parent / "images"
+            split = self._read(path, self.image_dir)
+        self.finish(cfg, split)
+        self.announce()
+
+    def _find(self, root: Path) -> Path:
+        if root.is_file():
+            if root.suffix.lower() not in (".json", ".csv"):
+                raise self.no_data(f"{root} is neither .json nor .csv")
+            return root
+        found = [root / name for name in ("split.json", "split.csv") if (root / name).is_file()]
+        if len(found) != 1:
+            raise self.no_data(
+                f"{root} holds {'both' if found else 'neither'} split.json {'and' if found else 'nor'} split.csv"
+            )
+        return found[0]
+
+    @staticmethod
+    def _read(path: Path, image_dir: Path) -> Split:
+        return read_csv(path, image_dir) if path.suffix.lower() == ".csv" else read_split(path, image_dir)
+
+
+def read_csv(path: Path, image_dir: Path) -> Split:
+    """The split of a CSV with the columns path, label, classname and, optional, split.
+
+    Raises:
+        ValueError: a column is missing, or a line is wrong; the message has its number.
+    """
+    split = Split([], [], [])
+    everything: list[Datum] = []
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file, skipinitialspace=True)
+        header = [name.strip() for name in reader.fieldnames or []]
+        reader.fieldnames = header
+        if absent := [name for name in COLUMNS if name not in header]:
+            raise ValueError(f"{path} must have the columns {','.join(COLUMNS)}[,split]; {','.join(absent)} is missing")
+        for row in reader:
+            where = f"{path}, line {reader.line_num}"
+            label = (row["label"] or "").strip()
+            entry = [
+                row["path"],
+                int(label) if label.lstrip("-").isdigit() else label,
+                (row["classname"] or "").strip(),
+            ]
+            rel, number, classname = split_entry(entry, where)
+            item = Datum(f"{image_dir}/{rel}", number, classname=classname)
+            part = (row.get("split") or "").strip()
+            if "split" in header and part not in Split._fields:
+                raise ValueError(f"{where}: split must be train, val or test, not {part!r}")
+            (getattr(split, part) if part else everything).append(item)
+    return split_three(everything) if everything else split
