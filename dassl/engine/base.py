@@ -168,6 +168,7 @@ class TrainerBase:
         """The loop over epochs with its hooks."""
         self.start_epoch = start_epoch
         self.max_epoch = max_epoch
+        self.begin_run()
         self.before_train()
         self._in_epochs = True
         for self.epoch in range(self.start_epoch, self.max_epoch):  # noqa: B020
@@ -191,11 +192,14 @@ class TrainerBase:
     def after_epoch(self) -> None:
         pass
 
+    def begin_run(self) -> None:
+        """The engine's own bookkeeping, which no overridden hook leaves out: before everything else."""
+
     def begin_epoch(self) -> None:
-        """The engine's own bookkeeping around an epoch, which no overridden hook can leave out."""
+        """The same at an epoch's start."""
 
     def finish_epoch(self) -> None:
-        """As :meth:`begin_epoch`."""
+        """The same at an epoch's end."""
 
     def run_epoch(self) -> None:
         raise NotImplementedError

@@ -64,7 +64,6 @@ class SimpleTrainer(TrainerBase):
         self.build_model()
         self.evaluator = build_evaluator(cfg, lab2cname=self.lab2cname)
         self.best_result = -float("inf")
-        self._extras = Extras(self)
 
     def check_cfg(self, cfg: Any) -> None:
         """Raise an error if the configuration does not fit the method; here: anything goes."""
@@ -152,6 +151,9 @@ class SimpleTrainer(TrainerBase):
             self.save_results()
         print(f"Elapsed: {timedelta(seconds=round(time.time() - self.time_start))}")
         self.close_writer()
+
+    def begin_run(self) -> None:
+        self._extras = Extras(self)
 
     def begin_epoch(self) -> None:
         self._start_record()
