@@ -2,6 +2,7 @@
 
 import importlib
 import pkgutil
+import warnings
 from types import ModuleType
 
 from yacs.config import CfgNode
@@ -58,7 +59,9 @@ def _declare(cfg: CfgNode, module: ModuleType) -> AttributeError | None:
             _restore(cfg, key.split("."), value)
         elif after[key] != value:
             name = module.__name__.rpartition(".")[2]
-            print(f"trainers/{name}.py changes the default of {key} from {value!r} to {after[key]!r}")
+            warnings.warn(
+                f"trainers/{name}.py changes the default of {key} from {value!r} to {after[key]!r}", stacklevel=3
+            )
     return None
 
 
