@@ -1,0 +1,138 @@
+"""Methods written as plug-ins, the towers called the way such files call them, give what our own modules give.
+
+Both sides have the same learned values and see the same images; a plug-in computes every prompt at full length,
+ours only what matters, so sums of fp32 numbers differ in their order: logits up to 100 agree to 1e-5 of that.
+"""
+
+import importlib.util
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from yacs.config import CfgNode
+
+from clip import load
+from dassl.config import get_cfg_default
+from dassl.engine import TRAINER_REGISTRY
+from tests.golden import NODES, trainer_options
+from tests.plugins.project import FILES, PLUGINS
+
+NAMES = ["cat", "golden_retriever", "2012 Tesla Model S", "snow"]
+SIDE = 48
+LOGIT_TOLERANCE = {"rtol": 1e-5, "atol": 1e-3}  # 1e-5 of logits up to 100
+GRADIENT_TOLERANCE = {"rtol": 1e-4, "atol": 1e-5}
+
+
+@pytest.fixture(autouse=True)
+def _registry_as_it_was(monkeypatch: pytest.MonkeyPatch):
+    """The plug-ins' names leave the registry again."""
+    monkeypatch.setattr(TRAINER_REGISTRY, "_obj_map", dict(TRAINER_REGISTRY._obj_map))
+
+
+def plugin_module(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"plugin_{name}", FILES / "trainers" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def plugin_cfg(node: str, **values: Any) -> CfgNode:
+    cfg = get_cfg_default()
+    cfg.INPUT.SIZE = (SIDE, SIDE)
+    cfg.MODEL.BACKBONE.NAME = "ViT-Micro/8"
+    cfg.TRAINER[node] = CfgNode(values)
+    return cfg
+
+
+def ours(trainer: str, **values: Any) -> nn.Module:
+    method = TRAINER_REGISTRY.get(trainer)
+    clip_model = load("ViT-Micro/8", device="cpu")[0].float().requires_grad_(False)
+    assert trainer in NODES
+    return method.build_prompted_clip(method.__new__(method), trainer_options(trainer, **values), NAMES, clip_model)
+
+
+def theirs(name: str, cfg: CfgNode) -> nn.Module:
+    module = plugin_module(name)
+    model = module.CustomCLIP(cfg, NAMES, module.load_clip_to_cpu(cfg).float())
+    for key, parameter in model.named_parameters():
+        learned = "prompt_learner" in key or "VPT" in key
+        parameter.requires_grad_(learned and "ZS_image_encoder" not in key)
+    return model
+
+
+def share_random_values(one: nn.Module, other: nn.Module) -> None:
+    """The learned parameters of both have the same names; give them the same values, far from their start."""
+    learned = [{key: p for key, p in model.named_parameters() if p.requires_grad} for model in (one, other)]
+    assert learned[0].keys() == learned[1].keys()
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for key, parameter in learned[0].items():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+            learned[1][key].copy_(parameter)
+
+
+def gradients(model: nn.Module, loss: Tensor) -> dict[str, Tensor]:
+    loss.backward()
+    return {key: p.grad for key, p in model.named_parameters() if p.requires_grad}
+
+
+def compare(our: nn.Module, their: nn.Module) -> None:
+    """Logits in evaluation, and the gradients of cross entropy in training."""
+    generator = torch.Generator().manual_seed(4)
+    images = torch.randn(5, 3, SIDE, SIDE, generator=generator)
+    labels = torch.tensor([0, 1, 2, 3, 1])
+    their.eval()
+    with torch.no_grad():
+        logits = their(images)
+        logits = logits[0] if isinstance(logits, tuple) else logits
+        torch.testing.assert_close(our.eval()(images), logits, **LOGIT_TOLERANCE)
+    assert logits.std(dim=1).min() > 0.1, "the classes can be told apart"
+    output = their(images)
+    output = output[0] if isinstance(output, tuple) else output
+    expected = gradients(their, nn.functional.cross_entropy(output, labels))
+    found = gradients(our, nn.functional.cross_entropy(our(images), labels))
+    for key, gradient in expected.items():
+        torch.testing.assert_close(found[key], gradient, **GRADIENT_TOLERANCE, msg=lambda m, key=key: f"{key}: {m}")
+
+
+@pytest.mark.parametrize(("depth", "n_ctx"), [(1, 2), (3, 2), (4, 3)])
+def test_maple(depth: int, n_ctx: int):
+    values = {"N_CTX": n_ctx, "CTX_INIT": "a photo of a", "PREC": "fp32", "PROMPT_DEPTH": depth}
+    our, their = ours("MaPLe", **values), theirs("coupled_prompts", plugin_cfg("MAPLE", **values))
+    share_random_values(their, our)
+    compare(our, their)
+
+
+@pytest.mark.parametrize(("vision", "text"), [(1, 1), (3, 2), (4, 4)])
+def test_ivlp(vision: int, text: int):
+    values = {
+        "N_CTX_VISION": 2,
+        "N_CTX_TEXT": 3,
+        "CTX_INIT": "a photo of a",
+        "PREC": "fp32",
+        "PROMPT_DEPTH_VISION": vision,
+        "PROMPT_DEPTH_TEXT": text,
+    }
+    our, their = ours("IVLP", **values), theirs("self_regulated", plugin_cfg("PROMPTSRC", **values))
+    share_random_values(their, our)
+    compare(our, their)
+
+
+def test_teacher_without_prompts_is_clip():
+    """`design_details` of depth 0 give the plain model: logits of the frozen teacher."""
+    node = next(plugin.node["PROMPTSRC"] for plugin in PLUGINS if plugin.trainer == "SelfRegulated")
+    teacher = plugin_module("self_regulated").load_clip_to_cpu(plugin_cfg("PROMPTSRC", **node), zero_shot_model=True)
+    clip_model = load("ViT-Micro/8", device="cpu")[0]
+    assert teacher.state_dict().keys() == clip_model.state_dict().keys()
+    images = torch.randn(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(5))
+    assert torch.equal(teacher.encode_image(images), clip_model.encode_image(images))
+
+
+@pytest.mark.parametrize("ctx_init", ["", "a photo of a"])
+def test_coop(ctx_init: str):
+    values = {"N_CTX": 4, "CSC": False, "CTX_INIT": ctx_init, "PREC": "fp32"}
+    our, their = ours("CoOp", **values), theirs("guided_coop", plugin_cfg("COOP", **values))
+    share_random_values(their, our)
+    compare(our, their)
