@@ -23,7 +23,7 @@ TRAINED = {
 
 
 def run(script: str, *arguments: str, output: Path, **env: str) -> str:
-    variables = os.environ | {"PYTHON": sys.executable, "OUTPUT": str(output), "OMP_NUM_THREADS": "2"} | env
+    variables = os.environ | {"PYTHON": sys.executable, "OUTPUT": str(output), "OMP_NUM_THREADS": "1"} | env
     command = ["bash", str(ROOT / "scripts" / script), *arguments]
     done = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
