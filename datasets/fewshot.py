@@ -10,8 +10,8 @@ from yacs.config import CfgNode
 
 from dassl.data.datasets import DatasetBase, Datum
 from dassl.utils import check_availability
-from datasets.splits import Split, by_label, packaged_split, read_split, relocate, write_split
-from datasets.validation import check_files_exist, check_split, missing_files
+from datasets.splits import Split, by_label, read_split, relocate, write_split
+from datasets.validation import check_files_exist, check_split
 
 __all__ = [
     "ClipDataset",
@@ -151,19 +151,14 @@ class ClipDataset(DatasetBase):
         raise self.missing(Path(self.dataset_dir).parent, *candidates)
 
     def published_split(self, image_dir: Path, build: Callable[[], Split]) -> Split:
-        """The published split: ``split_zhou_<Name>.json`` in the dataset's folder, else the copy that comes along.
+        """The published split, ``split_zhou_<Name>.json`` in the dataset's folder.
 
-        If there is neither, or the images are not those of the copy, it is what ``build`` makes of the annotations.
+        If it is not there, what ``build`` makes of the original annotations, as CoOp does.
         """
         folder, name = Path(self.dataset_dir), type(self).__name__
         path = folder / f"split_zhou_{name}.json"
         if path.exists():
             return relocate(read_split(path, image_dir), image_dir, folder)
-        packaged = packaged_split(name, image_dir)
-        if packaged is not None:
-            packaged = relocate(packaged, image_dir, folder)
-            if not missing_files(item.impath for items in packaged for item in items):
-                return packaged
         print(
             f"{path} is not there: the split is made from the original annotations. Accuracies are comparable with "
             f"published ones only on the published split: python -m datasets prepare {name}"

@@ -14,7 +14,6 @@ from dassl.utils import write_json
 from datasets.listing import list_class_folders
 from datasets.validation import missing_files, split_entry
 
-PACKAGED = Path(__file__).parent / "published"
 SPLIT_SEED = 0  # of splits made here: they depend on the files alone, not on SEED
 
 
@@ -179,9 +178,3 @@ def relocate(split: Split, image_dir: Path, folder: Path) -> Split:
 def _folder_words(path: str, folder: Path) -> set[str]:
     """The words of the folders between ``folder`` and the file: ``cars_train/05266.jpg`` → cars, train."""
     return set(re.split(r"[/_\s-]+", os.path.relpath(os.path.dirname(path), folder)))
-
-
-def packaged_split(name: str, image_dir: Path | str) -> Split | None:
-    """The published split of a dataset, from the copies beside this code; None if there is none."""
-    path = PACKAGED / f"split_zhou_{name}.json.gz"
-    return read_split(path, image_dir) if path.exists() else None

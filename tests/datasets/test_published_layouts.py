@@ -10,7 +10,7 @@ import pytest
 from scipy.io import savemat
 
 from dassl.data.datasets import DATASET_REGISTRY
-from datasets.splits import PACKAGED, packaged_split, read_split
+from datasets.splits import read_split
 from datasets.stanford_cars import year_first
 from tests.datasets import miniatures
 from tests.datasets.layouts import build, pictures, relative
@@ -178,6 +178,8 @@ def test_a_variant_without_any_class_names_says_where_they_may_lie(tmp_path):
     [
         ("Caltech101", "caltech-101", "101_ObjectCategories"),
         ("DescribableTextures", "dtd", "images"),
+        ("EuroSAT", "eurosat", "2750"),
+        ("OxfordFlowers", "oxford_flowers", "jpg"),
         ("OxfordPets", "oxford_pets", "images"),
         ("StanfordCars", "stanford_cars", ""),
         ("UCF101", "ucf101", "UCF-101-midframes"),
@@ -197,25 +199,6 @@ def test_a_published_split_file_decides(tmp_path, name, folder, images, capsys):
     assert (len(dataset.train_x), len(dataset.val), len(dataset.test)) == dataset.expected
     assert dataset.num_classes == dataset.expected_classes
     assert capsys.readouterr().out == ""
-
-
-def test_the_copy_of_the_split_counts_where_all_its_images_are_and_no_file_is(tmp_path):
-    split = packaged_split("EuroSAT", tmp_path / "eurosat" / "2750")
-    for item in (item for items in split for item in items):
-        Path(item.impath).parent.mkdir(parents=True, exist_ok=True)
-        Path(item.impath).touch()
-    dataset = build("EuroSAT", tmp_path)
-    assert relative(dataset.test, tmp_path) == relative(split.test, tmp_path)
-    assert build("EuroSAT", tmp_path, num_shots=1).num_classes == 10
-
-
-@needs_published
-def test_the_copies_are_the_published_files():
-    copies = sorted(path.name for path in PACKAGED.glob("split_zhou_*"))
-    assert copies == sorted(path.name for path in PUBLISHED.glob("split_zhou_*"))
-    for name in copies:
-        assert (PACKAGED / name).read_bytes() == (PUBLISHED / name).read_bytes()
-    assert (PACKAGED / "classnames.txt").read_bytes() == (PUBLISHED / "imagenet_classnames.txt").read_bytes()
 
 
 def test_a_split_that_names_missing_files_is_an_error_that_counts_them(tmp_path):
