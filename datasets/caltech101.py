@@ -4,6 +4,7 @@ from yacs.config import CfgNode
 
 from dassl.data.datasets import DATASET_REGISTRY
 from datasets.fewshot import ClipDataset
+from datasets.sources import HUB_COPY, Source, split_source
 from datasets.splits import class_folder_items, split_three
 
 IGNORED = ["BACKGROUND_Google", "Faces_easy"]
@@ -19,6 +20,17 @@ class Caltech101(ClipDataset):
     layout = "caltech-101/{101_ObjectCategories/<class>/, split_zhou_Caltech101.json}"
     expected = (4128, 1649, 2465)
     expected_classes = 100
+    hub_copy = HUB_COPY
+    sources = (
+        Source(
+            "caltech-101.zip",
+            gives="101_ObjectCategories",
+            urls=("https://data.caltech.edu/records/mzrjq-6wc02/files/caltech-101.zip",),
+            checksum="md5:3138e1922a9193bfa496528edbbc45d0",
+            inside="caltech-101",
+        ),
+        split_source("Caltech101", "1hyarUivQE36mY6jSomru6Fjd-JzwcCzN"),
+    )
 
     def __init__(self, cfg: CfgNode) -> None:
         folder = self.locate(cfg)

@@ -7,6 +7,7 @@ from yacs.config import CfgNode
 
 from dassl.data.datasets import DATASET_REGISTRY, Datum
 from datasets.fewshot import ClipDataset
+from datasets.sources import HUB_COPY, Source, split_source
 from datasets.splits import class_folder_items, split_three
 
 
@@ -20,6 +21,17 @@ class DescribableTextures(ClipDataset):
     layout = "dtd/{images/<texture>/, split_zhou_DescribableTextures.json}"
     expected = (2820, 1128, 1692)
     expected_classes = 47
+    hub_copy = HUB_COPY
+    sources = (
+        Source(
+            "dtd-r1.0.1.tar.gz",
+            gives="images",
+            urls=("https://www.robots.ox.ac.uk/~vgg/data/dtd/download/dtd-r1.0.1.tar.gz",),
+            checksum="md5:fff73e5086ae6bdbea199a49dfb8a4c1",
+            inside="dtd",
+        ),
+        split_source("DescribableTextures", "1u3_QfB467jqHgNXC00UIzbLZRQCg2S7x"),
+    )
 
     def __init__(self, cfg: CfgNode) -> None:
         folder = self.locate(cfg)

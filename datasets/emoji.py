@@ -15,12 +15,11 @@ class Emoji(ClipDataset):
     The pictures are part of the repository; `DATASET.ROOT` is not read.
     """
 
-    dataset_dir = "emoji_data"
     template = "a photo of a {}."
     layout = "images/<class>/*.webp and split.json"
     expected = (640, 160, 946)
     expected_classes = 40
 
     def __init__(self, cfg: CfgNode):
-        folder = Path(__file__).with_name(self.dataset_dir)
-        self.finish(cfg, read_split(folder / "split.json", folder / "images"))
+        self.dataset_dir = Path(__file__).absolute().with_name("emoji_data")
+        self.finish(cfg, read_split(self.dataset_dir / "split.json", self.dataset_dir / "images"))

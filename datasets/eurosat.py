@@ -4,6 +4,7 @@ from yacs.config import CfgNode
 
 from dassl.data.datasets import DATASET_REGISTRY
 from datasets.fewshot import ClipDataset
+from datasets.sources import HUB_COPY, Source, split_source
 from datasets.splits import class_folder_items, split_three
 
 NEW_CNAMES = {
@@ -30,6 +31,20 @@ class EuroSAT(ClipDataset):
     layout = "eurosat/{2750/<class>/, split_zhou_EuroSAT.json}"
     expected = (13500, 5400, 8100)
     expected_classes = 10
+    hub_copy = HUB_COPY
+    sources = (
+        Source(
+            "EuroSAT.zip",
+            gives="2750",
+            urls=(
+                "http://madm.dfki.de/files/sentinel/EuroSAT.zip",
+                "https://huggingface.co/datasets/torchgeo/eurosat/resolve/"
+                "c877bcd43f099cd0196738f714544e355477f3fd/EuroSAT.zip",
+            ),
+            checksum="md5:c8fa014336c82ac7804f0398fcb19387",
+        ),
+        split_source("EuroSAT", "1Ip7yaCWFi0eaOFUGga0lUdVi_DDQth1o"),
+    )
 
     def __init__(self, cfg: CfgNode) -> None:
         folder = self.locate(cfg)

@@ -10,6 +10,7 @@ from yacs.config import CfgNode
 
 from dassl.data.datasets import DatasetBase, Datum
 from dassl.utils import check_availability
+from datasets.sources import Source
 from datasets.splits import Split, by_label, read_split, relocate, write_split
 from datasets.validation import check_files_exist, check_split
 
@@ -100,6 +101,8 @@ class ClipDataset(DatasetBase):
     by_hand = ""  # what the user must do where `prepare` cannot
     expected: tuple[int, int, int] | None = None  # published sizes: train, val, test
     expected_classes: int | None = None
+    sources: tuple[Source, ...] = ()  # where `prepare` gets its files
+    hub_copy = ""  # Hugging Face data set that holds an archive of it, where the sources fail
 
     @classmethod
     def data_root(cls, cfg: CfgNode) -> Path:

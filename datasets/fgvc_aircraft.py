@@ -6,6 +6,7 @@ from yacs.config import CfgNode
 
 from dassl.data.datasets import DATASET_REGISTRY, Datum
 from datasets.fewshot import ClipDataset, Split
+from datasets.sources import HUB_COPY, Source
 from datasets.splits import relocate
 
 
@@ -19,6 +20,15 @@ class FGVCAircraft(ClipDataset):
     layout = "fgvc_aircraft/{images/, variants.txt, images_variant_{train,val,test}.txt}"
     expected = (3334, 3333, 3333)
     expected_classes = 100
+    hub_copy = HUB_COPY
+    sources = (
+        Source(
+            "fgvc-aircraft-2013b.tar.gz",
+            gives="images",
+            urls=("https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft/archives/fgvc-aircraft-2013b.tar.gz",),
+            inside="fgvc-aircraft-2013b/data",
+        ),
+    )
 
     def __init__(self, cfg: CfgNode) -> None:
         folder = self.locate(cfg)

@@ -4,6 +4,7 @@ from yacs.config import CfgNode
 
 from dassl.data.datasets import DATASET_REGISTRY
 from datasets.fewshot import ClipDataset
+from datasets.sources import HUB_COPY, Source, split_source
 from datasets.splits import class_folder_items, split_three
 
 
@@ -17,6 +18,17 @@ class Food101(ClipDataset):
     layout = "food-101/{images/<dish>/, split_zhou_Food101.json}"
     expected = (50500, 20200, 30300)
     expected_classes = 101
+    hub_copy = HUB_COPY
+    sources = (
+        Source(
+            "food-101.tar.gz",
+            gives="images",
+            urls=("http://data.vision.ee.ethz.ch/cvl/food-101.tar.gz",),
+            checksum="md5:85eeb15f3717b99a5da872d97d918f87",
+            inside="food-101",
+        ),
+        split_source("Food101", "1QK0tGi096I0Ba6kggatX1ee6dJFIcEJl"),
+    )
 
     def __init__(self, cfg: CfgNode) -> None:
         folder = self.locate(cfg)

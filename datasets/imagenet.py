@@ -3,12 +3,16 @@
 from collections import OrderedDict
 from pathlib import Path
 
+from scipy.io import loadmat
 from yacs.config import CfgNode
 
 from dassl.data.datasets import DATASET_REGISTRY, Datum
 from datasets.fewshot import ClipDataset, Split, draw_shots, shot_rng
-from datasets.listing import list_class_folders
+from datasets.listing import list_class_folders, list_images
+from datasets.sources import CLASSNAMES, Source
 from datasets.validation import check_class_folders
+
+DEVKIT = "ILSVRC2012_devkit_t12"  # the development kit's folder
 
 
 def read_classnames(text_file: Path | str) -> "OrderedDict[str, str]":
@@ -30,6 +34,38 @@ def read_classnames(text_file: Path | str) -> "OrderedDict[str, str]":
     return classnames
 
 
+def sort_validation_images(unpacked: Path, folder: Path) -> None:
+    """Move the validation images, which their archive holds in one folder, into class folders.
+
+    Args:
+        unpacked: the images, directly in it.
+        folder: the dataset's; the development kit in it knows the class of the n-th image.
+
+    Raises:
+        FileNotFoundError: the development kit is not there.
+        ValueError: it lists another number of images.
+    """
+    kit = folder / DEVKIT / "data"
+    truth = kit / "ILSVRC2012_validation_ground_truth.txt"
+    if not truth.exists():
+        raise FileNotFoundError(
+            f"{truth} is not there, which names the classes of the validation images: pass "
+            "ILSVRC2012_devkit_t12.tar.gz as an --archive, too"
+        )
+    synsets = loadmat(kit / "meta.mat")["synsets"].ravel()
+    wnids = {int(s["ILSVRC2012_ID"].item()): str(s["WNID"].item()) for s in synsets}
+    labels = truth.read_text(encoding="utf-8").split()
+    images = list_images(unpacked)
+    if len(images) != len(labels):
+        raise ValueError(
+            f"the archive holds {len(images)} validation images, but {truth} lists {len(labels)}: get both again"
+        )
+    for image, label in zip(images, labels, strict=True):
+        class_folder = unpacked / wnids[int(label)]
+        class_folder.mkdir(exist_ok=True)
+        (unpacked / image).rename(class_folder / image)
+
+
 @DATASET_REGISTRY.register()
 class ImageNet(ClipDataset):
     """ImageNet in its published layout. Shots are drawn from the sorted listing; val is the test set, in full."""
@@ -43,6 +79,27 @@ class ImageNet(ClipDataset):
     )
     expected = (1281167, 50000, 50000)
     expected_classes = 1000
+    sources = (
+        Source(
+            "ILSVRC2012_devkit_t12.tar.gz",
+            gives=DEVKIT,
+            checksum="md5:fa75699e90414af021442c21a62c3abf",
+        ),
+        Source(
+            "ILSVRC2012_img_val.tar",
+            gives="images/val",
+            checksum="md5:29b22e2961454d5413ddabcf34fc5622",
+            into="images/val",
+            arrange=sort_validation_images,
+        ),
+        Source(
+            "ILSVRC2012_img_train.tar",
+            gives="images/train",
+            checksum="md5:1d675b47d978889d74fa0da5fadfb00e",
+            into="images/train",
+        ),
+        CLASSNAMES,
+    )
 
     def __init__(self, cfg: CfgNode) -> None:
         folder = self.locate(cfg)

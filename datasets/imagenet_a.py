@@ -2,6 +2,7 @@
 
 from dassl.data.datasets import DATASET_REGISTRY
 from datasets.imagenet_variants import ImageNetVariant
+from datasets.sources import CLASSNAMES, HUB_COPY, Source
 
 
 @DATASET_REGISTRY.register()
@@ -15,3 +16,12 @@ class ImageNetA(ImageNetVariant):
     layout = "imagenet-adversarial/{imagenet-a/<wnid>/, classnames.txt (or imagenet/classnames.txt)}"
     expected = (7500, 0, 7500)
     expected_classes = 200
+    hub_copy = HUB_COPY
+    sources = (
+        Source(
+            "imagenet-a.tar",
+            gives="imagenet-a",
+            urls=("https://people.eecs.berkeley.edu/~hendrycks/imagenet-a.tar",),
+        ),
+        CLASSNAMES,
+    )

@@ -2,6 +2,7 @@
 
 from dassl.data.datasets import DATASET_REGISTRY
 from datasets.imagenet_variants import ImageNetVariant
+from datasets.sources import CLASSNAMES, HUB_COPY, Source
 
 
 @DATASET_REGISTRY.register()
@@ -15,3 +16,12 @@ class ImageNetR(ImageNetVariant):
     layout = "imagenet-rendition/{imagenet-r/<wnid>/, classnames.txt (or imagenet/classnames.txt)}"
     expected = (30000, 0, 30000)
     expected_classes = 200
+    hub_copy = HUB_COPY
+    sources = (
+        Source(
+            "imagenet-r.tar",
+            gives="imagenet-r",
+            urls=("https://people.eecs.berkeley.edu/~hendrycks/imagenet-r.tar",),
+        ),
+        CLASSNAMES,
+    )

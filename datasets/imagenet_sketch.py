@@ -2,6 +2,7 @@
 
 from dassl.data.datasets import DATASET_REGISTRY
 from datasets.imagenet_variants import ImageNetVariant
+from datasets.sources import CLASSNAMES, HUB_COPY, Source
 
 
 @DATASET_REGISTRY.register()
@@ -14,3 +15,9 @@ class ImageNetSketch(ImageNetVariant):
     layout = "imagenet-sketch/{images/<wnid>/, classnames.txt (or imagenet/classnames.txt)}"
     expected = (50889, 0, 50889)
     expected_classes = 1000
+    hub_copy = HUB_COPY
+    by_hand = (
+        "download ImageNet-Sketch.zip from the link at https://github.com/HaohanWang/ImageNet-Sketch "
+        "and pass it to the command above with --archive FILE"
+    )
+    sources = (Source("ImageNet-Sketch.zip", gives="images", inside="sketch", into="images"), CLASSNAMES)

@@ -5,6 +5,7 @@ from pathlib import Path
 from dassl.data.datasets import DATASET_REGISTRY
 from datasets.imagenet import read_classnames
 from datasets.imagenet_variants import ImageNetVariant
+from datasets.sources import CLASSNAMES, HUB_COPY, Source
 
 
 @DATASET_REGISTRY.register()
@@ -17,6 +18,18 @@ class ImageNetV2(ImageNetVariant):
     layout = f"imagenetv2/{{{image_folder}/<0 … 999>/, classnames.txt (or imagenet/classnames.txt)}}"
     expected = (10000, 0, 10000)
     expected_classes = 1000
+    hub_copy = HUB_COPY
+    sources = (
+        Source(
+            "imagenetv2-matched-frequency.tar.gz",
+            gives=image_folder,
+            urls=(
+                "https://s3-us-west-2.amazonaws.com/imagenetv2public/imagenetv2-matched-frequency.tar.gz",
+                "https://huggingface.co/datasets/vaishaal/ImageNetV2/resolve/main/imagenetv2-matched-frequency.tar.gz",
+            ),
+        ),
+        CLASSNAMES,
+    )
 
     def folder_names(self, names_file: Path) -> dict[str, str]:
         return {str(label): name for label, name in enumerate(read_classnames(names_file).values())}

@@ -8,6 +8,7 @@ from yacs.config import CfgNode
 from dassl.data.datasets import DATASET_REGISTRY, Datum
 from dassl.utils import read_json
 from datasets.fewshot import ClipDataset, Split
+from datasets.sources import HUB_COPY, Source, drive, split_source
 from datasets.splits import split_three
 
 
@@ -21,6 +22,23 @@ class OxfordFlowers(ClipDataset):
     layout = "oxford_flowers/{jpg/, imagelabels.mat, cat_to_name.json, split_zhou_OxfordFlowers.json}"
     expected = (4093, 1633, 2463)
     expected_classes = 102
+    hub_copy = HUB_COPY
+    sources = (
+        Source(
+            "102flowers.tgz",
+            gives="jpg",
+            urls=("https://www.robots.ox.ac.uk/~vgg/data/flowers/102/102flowers.tgz",),
+            checksum="md5:52808999861908f626f3c1f4e79d11fa",
+        ),
+        Source(
+            "imagelabels.mat",
+            gives="imagelabels.mat",
+            urls=("https://www.robots.ox.ac.uk/~vgg/data/flowers/102/imagelabels.mat",),
+            checksum="md5:e0620be6f572b9609742df49c70aed4d",
+        ),
+        Source("cat_to_name.json", gives="cat_to_name.json", urls=(drive("1AkcxCXeK_RCGCEC_GvmWxjcjaNhu-at0"),)),
+        split_source("OxfordFlowers", "1Pp0sRXzZFZq15zVOzKjKBu4A9i01nozT"),
+    )
 
     def __init__(self, cfg: CfgNode) -> None:
         folder = self.locate(cfg)

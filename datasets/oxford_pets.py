@@ -7,6 +7,7 @@ from yacs.config import CfgNode
 from dassl.data.datasets import DATASET_REGISTRY, Datum
 from datasets import splits
 from datasets.fewshot import ClipDataset, Split, subsample_lists
+from datasets.sources import HUB_COPY, Source, split_source
 
 
 @DATASET_REGISTRY.register()
@@ -19,6 +20,22 @@ class OxfordPets(ClipDataset):
     layout = "oxford_pets/{images/, annotations/, split_zhou_OxfordPets.json}"
     expected = (2944, 736, 3669)
     expected_classes = 37
+    hub_copy = HUB_COPY
+    sources = (
+        Source(
+            "images.tar.gz",
+            gives="images",
+            urls=("https://www.robots.ox.ac.uk/~vgg/data/pets/data/images.tar.gz",),
+            checksum="md5:5c4f3ee8e5d25df40f4fd59a7f44e54c",
+        ),
+        Source(
+            "annotations.tar.gz",
+            gives="annotations",
+            urls=("https://www.robots.ox.ac.uk/~vgg/data/pets/data/annotations.tar.gz",),
+            checksum="md5:95a8c909bbe2e81eed6a22bccdf3f68f",
+        ),
+        split_source("OxfordPets", "1501r8Ber4nNKvmlFVQZ8SeUHTcdTTEqs"),
+    )
 
     def __init__(self, cfg: CfgNode) -> None:
         folder = self.locate(cfg)

@@ -8,6 +8,7 @@ from yacs.config import CfgNode
 from dassl.data.datasets import DATASET_REGISTRY, Datum
 from datasets.fewshot import ClipDataset, Split
 from datasets.listing import list_class_folders
+from datasets.sources import HUB_COPY, Source, split_source
 from datasets.splits import split_trainval
 from datasets.validation import check_class_folders
 
@@ -28,6 +29,18 @@ class StanfordCars(ClipDataset):
     )
     expected = (6509, 1635, 8041)
     expected_classes = 196
+    hub_copy = HUB_COPY
+    sources = (
+        Source("cars_train.tgz", gives="cars_train", urls=("http://ai.stanford.edu/~jkrause/car196/cars_train.tgz",)),
+        Source("cars_test.tgz", gives="cars_test", urls=("http://ai.stanford.edu/~jkrause/car196/cars_test.tgz",)),
+        Source("car_devkit.tgz", gives="devkit", urls=("https://ai.stanford.edu/~jkrause/cars/car_devkit.tgz",)),
+        Source(
+            "cars_test_annos_withlabels.mat",
+            gives="cars_test_annos_withlabels.mat",
+            urls=("http://ai.stanford.edu/~jkrause/car196/cars_test_annos_withlabels.mat",),
+        ),
+        split_source("StanfordCars", "1ObCFbaAgVu0I-k_Au-gIUcefirdAuizT"),
+    )
 
     def __init__(self, cfg: CfgNode) -> None:
         folder = self.locate(cfg)

@@ -6,6 +6,7 @@ from yacs.config import CfgNode
 
 from dassl.data.datasets import DATASET_REGISTRY, Datum
 from datasets.fewshot import ClipDataset, Split
+from datasets.sources import HUB_COPY, Source, split_source
 from datasets.splits import split_trainval
 
 
@@ -20,6 +21,21 @@ class SUN397(ClipDataset):
     )
     expected = (15880, 3970, 19850)
     expected_classes = 397
+    hub_copy = HUB_COPY
+    sources = (
+        Source(
+            "SUN397.tar.gz",
+            gives="SUN397",
+            urls=("http://vision.princeton.edu/projects/2010/SUN/SUN397.tar.gz",),
+            checksum="md5:8ca2778205c41d23104230ba66911c7a",
+        ),
+        Source(
+            "Partitions.zip",
+            gives="Training_01.txt",
+            urls=("https://vision.princeton.edu/projects/2010/SUN/download/Partitions.zip",),
+        ),
+        split_source("SUN397", "1y2RD81BYuiyvebdN-JymPfyWYcd8_MUq"),
+    )
 
     def __init__(self, cfg: CfgNode) -> None:
         folder = self.locate(cfg)

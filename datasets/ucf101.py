@@ -7,6 +7,7 @@ from yacs.config import CfgNode
 
 from dassl.data.datasets import DATASET_REGISTRY, Datum
 from datasets.fewshot import ClipDataset, Split
+from datasets.sources import HUB_COPY, Source, drive, split_source
 from datasets.splits import split_trainval
 
 
@@ -20,6 +21,15 @@ class UCF101(ClipDataset):
     layout = "ucf101/{UCF-101-midframes/<Action_Name>/, split_zhou_UCF101.json (or ucfTrainTestlist/)}"
     expected = (7639, 1898, 3783)
     expected_classes = 101
+    hub_copy = HUB_COPY
+    sources = (
+        Source(
+            "UCF-101-midframes.zip",
+            gives="UCF-101-midframes",
+            urls=(drive("10Jqome3vtUA2keJkNanAiFpgbyC9Hc2O"),),
+        ),
+        split_source("UCF101", "1I0S0q91hJfsV9Gf4xDIjgDq4AqBNJb1y"),
+    )
 
     def __init__(self, cfg: CfgNode) -> None:
         folder = self.locate(cfg)

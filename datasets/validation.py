@@ -74,15 +74,23 @@ def missing_files(paths: Iterable[str]) -> list[str]:
     return missing
 
 
-def check_files_exist(paths: Iterable[str], name: str) -> None:
-    """Raise a FileNotFoundError that counts the missing files and names the first few."""
-    paths = list(paths)
-    if missing := missing_files(paths):
-        raise FileNotFoundError(
-            f"{name}: {len(missing)} of {len(set(paths))} images that the split names are not there, "
-            f"the first: {first_few(missing, 3)}\n"
+class MissingImagesError(FileNotFoundError):
+    """Images that a split names and that are not there; ``paths`` has all of them."""
+
+    def __init__(self, paths: Sequence[str], listed: int, name: str) -> None:
+        super().__init__(
+            f"{name}: {len(paths)} of {listed} images that the split names are not there, "
+            f"the first: {first_few(paths, 3)}\n"
             f"  unpack the images again (python -m datasets prepare {name}), or use the split of these images"
         )
+        self.paths = list(paths)
+
+
+def check_files_exist(paths: Iterable[str], name: str) -> None:
+    """Raise a MissingImagesError if any of the files is not there."""
+    paths = list(paths)
+    if missing := missing_files(paths):
+        raise MissingImagesError(missing, len(set(paths)), name)
 
 
 def check_class_folders(

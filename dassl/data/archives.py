@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
+from dassl.utils.progress import progress
+
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".zip")
 
 
@@ -86,7 +88,7 @@ def _tar_members(archive: Path, tar: tarfile.TarFile) -> Iterator[tuple[str, IO[
 
 def _write(archive: Path, folder: Path, members: Iterator[tuple[str, IO[bytes]]]) -> list[Path]:
     written = []
-    for name, source in members:
+    for name, source in progress(members, f"unpack {archive.name}", unit="file"):
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         with open(target, "wb") as file:

@@ -1,3 +1,4 @@
+from dassl.utils.download import *  # noqa: F403
 from dassl.utils.logger import *  # noqa: F403
 from dassl.utils.meters import *  # noqa: F403
 from dassl.utils.registry import *  # noqa: F403

@@ -9,13 +9,15 @@ from tqdm import tqdm
 __all__ = ["progress", "say"]
 
 
-def progress(batches: Iterable[Any], description: str, total: int | None = None) -> Iterator[Any]:
-    """Pass ``batches`` through, showing how many are done, the rate and the time left while stderr is a terminal."""
+def progress(
+    items: Iterable[Any], description: str, total: int | None = None, unit: str = "batch"
+) -> Iterator[Any]:
+    """Pass ``items`` through, showing how many are done, the rate and the time left while stderr is a terminal."""
     yield from tqdm(
-        batches,
+        items,
         desc=description,
         total=total,
-        unit="batch",
+        unit=unit,
         leave=False,
         dynamic_ncols=True,
         disable=not sys.stderr.isatty(),

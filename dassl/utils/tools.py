@@ -8,7 +8,6 @@ import os.path as osp
 import platform
 import random
 import sys
-import urllib.request
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +17,8 @@ import numpy as np
 import PIL
 import torch
 from PIL import Image
-from tqdm import tqdm
+
+from dassl.utils.download import download_url
 
 __all__ = [
     "atomic_write",
@@ -124,28 +124,6 @@ def set_random_seed(seed: int) -> None:
     np.random.seed(seed)
     torch.manual_seed(seed)
     torch.cuda.manual_seed_all(seed)
-
-
-def download_url(url: str, dst: str | Path) -> None:
-    """Download ``url`` to the file ``dst`` with a progress bar; ``dst`` appears only when it is complete."""
-    print(f'* url="{url}"')
-    print(f'* destination="{dst}"')
-    with (
-        urllib.request.urlopen(url, timeout=60) as response,
-        atomic_write(dst) as file,
-        tqdm(
-            total=int(response.headers.get("Content-Length") or 0) or None,
-            unit="B",
-            unit_scale=True,
-            disable=not sys.stderr.isatty(),
-        ) as bar,
-    ):
-        expected = bar.total
-        while chunk := response.read(1 << 20):
-            file.write(chunk)
-            bar.update(len(chunk))
-        if expected is not None and file.tell() != expected:
-            raise ConnectionError(f"{url} broke off after {file.tell()} of {expected} bytes: try again")
 
 
 def read_image(path: str | Path) -> Image.Image:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 import clip
 from clip import download, weights
-from tests.clip.file_server import FileServer, serve
+from tests.file_server import FileServer, serve
 from tests.paths import ROOT
 
 TENSORS = {"text_projection": torch.arange(60_000.0).view(300, 200), "logit_scale": torch.tensor(2.0)}

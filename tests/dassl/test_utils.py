@@ -13,7 +13,7 @@ from torch import nn
 
 from dassl import utils
 from dassl.metrics import compute_accuracy
-from dassl.utils import AverageMeter, Logger, MetricMeter, Registry, read_results, setup_logger, tools, write_results
+from dassl.utils import AverageMeter, Logger, MetricMeter, Registry, read_results, setup_logger, write_results
 from dassl.utils.progress import progress
 from dassl.utils.registry import UnknownNameError
 from tests.paths import ROOT
@@ -165,12 +165,6 @@ def test_files_and_names(tmp_path, capsys) -> None:
     utils.check_availability("a", ["a", "b"])
     with pytest.raises(ValueError, match=r"'Oxfordpets' is not available \(did you mean OxfordPets\?\)"):
         utils.check_availability("Oxfordpets", ["OxfordPets", "Food101"])
-
-
-def test_download_url(tmp_path, capsys) -> None:
-    (tmp_path / "source").write_bytes(b"x" * 100)
-    tools.download_url((tmp_path / "source").as_uri(), tmp_path / "new" / "copy")
-    assert (tmp_path / "new" / "copy").read_bytes() == b"x" * 100
 
 
 class Terminal(io.StringIO):

@@ -5,7 +5,6 @@ import random
 import pytest
 
 from dassl.data.datasets import DATASET_REGISTRY, DatasetBase, Datum, build_dataset
-from dassl.data.datasets.base_dataset import drive_address
 from tests.data.pictures import make_cfg
 
 
@@ -84,9 +83,3 @@ def test_an_unknown_dataset_is_answered_with_the_closest_name():
             build_dataset(make_cfg(DATASET__NAME="TestOnlyPet"))
     finally:
         del DATASET_REGISTRY._obj_map["TestOnlyPets"]
-
-
-def test_drive_links_become_download_addresses():
-    link = "https://drive.google.com/file/d/1-61f_ol79/view?usp=sharing"
-    assert drive_address(link) == "https://drive.google.com/uc?id=1-61f_ol79"
-    assert drive_address("https://example.org/a.zip") == "https://example.org/a.zip"

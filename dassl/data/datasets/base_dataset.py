@@ -2,13 +2,12 @@
 
 import os
 import random
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from dassl.data.archives import unpack
-from dassl.utils import check_availability, download_url, mkdir_if_missing
+from dassl.utils import check_availability, download_url
 
 
 class Datum:
@@ -147,14 +146,8 @@ class DatasetBase:
             check_availability(domain, self.domains)
 
     def download_data(self, url: str, dst: str, from_gdrive: bool = True) -> None:
-        """Download an archive (from Google Drive by its share link, or any address) to ``dst`` and unpack it there."""
-        mkdir_if_missing(os.path.dirname(dst) or ".")
-        if from_gdrive:
-            import gdown
-
-            gdown.download(drive_address(url), dst, quiet=False)
-        else:
-            download_url(url, dst)
+        """Download an archive (any address, or a Google Drive share link) to ``dst`` and unpack it beside it."""
+        download_url(url, dst)
         print(f"Extracting {dst}")
         unpack(dst, os.path.dirname(dst) or ".")
 
@@ -198,12 +191,6 @@ class DatasetBase:
         for item in data_source:
             output[item.domain].append(item)
         return output
-
-
-def drive_address(url: str) -> str:
-    """The download address of a Google Drive share link; any other address as it is."""
-    match = re.search(r"drive\.google\.com/file/d/([\w-]+)", url)
-    return f"https://drive.google.com/uc?id={match[1]}" if match else url
 
 
 def first_few(items: Iterable[object], count: int = 5) -> str:

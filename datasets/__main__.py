@@ -1,0 +1,184 @@
+"""The tool for data: what is there, what is wrong with it, how to get it, what it looks like."""
+
+import argparse
+import os
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from tabulate import tabulate
+
+from dassl.utils import write_json
+from datasets.fewshot import DEFAULT_ROOT, SUBSAMPLES
+from datasets.tool.build import build, find_name, is_own_data, registered
+from datasets.tool.check import Report, check
+from datasets.tool.prepare import prepare
+from datasets.tool.show import contact_sheet, describe
+
+EXAMPLES = """\
+examples:
+  python -m datasets list --root /data
+  python -m datasets prepare OxfordPets --root /data
+  python -m datasets prepare ImageNet --root /data --archive ILSVRC2012_devkit_t12.tar.gz \\
+      --archive ILSVRC2012_img_val.tar --archive ILSVRC2012_img_train.tar
+  python -m datasets check dtd eurosat --images --root /data
+  python -m datasets show ImageFolder --root /data/my_pictures
+
+Names are the registry's or the folders': OxfordPets or oxford_pets. docs/DATASETS.md describes every dataset."""
+MOST_FILES = 20  # that a problem lists on the screen; --json has all
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    layout = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser("python -m datasets", description=__doc__, epilog=EXAMPLES, formatter_class=layout)
+    commands = parser.add_subparsers(dest="command", required=True)
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument("--root", type=Path, default=Path(DEFAULT_ROOT), help="folder of the datasets (./data)")
+    shared.add_argument("--json", type=Path, help="also write what is printed, in full, to this file")
+
+    commands.add_parser("list", parents=[shared], help="what is registered, and what of it is found")
+    command = commands.add_parser("check", parents=[shared], help="what is missing or wrong, with the remedy")
+    command.add_argument("names", nargs="+", metavar="NAME", help="datasets")
+    command.add_argument("--images", action="store_true", help="also read every image")
+    command = commands.add_parser("prepare", parents=[shared], help="download, verify and unpack what is missing")
+    command.add_argument("names", nargs="+", metavar="NAME", help="datasets")
+    command.add_argument(
+        "--archive", type=Path, action="append", default=[], help="a file that you already have; may be repeated"
+    )
+    command = commands.add_parser("show", parents=[shared], help="classes, prompts, counts, and a contact sheet")
+    command.add_argument("name", metavar="NAME", help="dataset")
+    command.add_argument("--shots", type=int, default=-1, help="training images a class, as DATASET.NUM_SHOTS (all)")
+    command.add_argument("--seed", type=int, default=1, help="of the shots (1)")
+    command.add_argument("--classes", choices=SUBSAMPLES, default="all", help="as DATASET.SUBSAMPLE_CLASSES (all)")
+    command.add_argument("--sheet", type=Path, help="PNG to write (<NAME>.png)")
+    command.add_argument("--rows", type=int, default=20, help="classes on the sheet (20)")
+    command.add_argument("--columns", type=int, default=8, help="images of each (8)")
+    return parser.parse_args(argv)
+
+
+def list_datasets(root: Path) -> tuple[int, Any]:
+    """Print a row for each registered dataset."""
+    rows, records = [], []
+    for name, dataset in registered().items():
+        if is_own_data(dataset):
+            continue
+        report = check(name, root)
+        found = report.sizes is not None
+        state = "ready" if report.good else "wrong" if found or report.folder.is_dir() else "absent"
+        expected = getattr(dataset, "expected", None)
+        size = disk_usage(report.folder) if found else 0
+        counts = [
+            here if here == there or not expected else f"{here} of {there}"
+            for here, there in zip(_thousands(report.sizes), _thousands(expected), strict=True)
+        ]
+        rows.append([name, state, *counts, report.classes, _readable(size) if size else "", report.folder])
+        records.append({**record(report), "state": state, "expected": expected, "bytes": size})
+    header = ["dataset", "state", "train", "val", "test", "classes", "on disk", "folder"]
+    print(tabulate(rows, header, disable_numparse=True))
+    print(f"\nwrong:  python -m datasets check NAME --root {root}")
+    print(f"absent: python -m datasets prepare NAME --root {root}")
+    print("Your own images: ImageFolder and SplitFile (docs/DATASETS.md)")
+    return 0, records
+
+
+def _thousands(sizes: tuple[int, ...] | None) -> list[str]:
+    return [f"{size:,}" for size in sizes] if sizes else ["0"] * 3
+
+
+def _readable(size: int) -> str:
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"
+
+
+def disk_usage(folder: Path) -> int:
+    """Bytes of the files below a folder."""
+    return sum(os.lstat(f"{parent}/{name}").st_size for parent, _, names in os.walk(folder) for name in names)
+
+
+def print_report(report: Report) -> None:
+    """Print what `check` found."""
+    print(f"{report.name} in {report.folder}")
+    if report.sizes:
+        sizes = " / ".join(_thousands(report.sizes))
+        print(f"  {sizes} training / validation / test images, {report.classes} classes")
+    for line in report.notes:
+        print(f"  {line}")
+    for problem in report.problems:
+        print("  problem: " + problem.what.replace("\n", "\n  "))
+        for file in problem.files[:MOST_FILES]:
+            print(f"    {file}")
+        if len(problem.files) > MOST_FILES:
+            print(f"    … {len(problem.files):,} in all: --json FILE writes every one")
+        if problem.remedy:
+            print(f"    remedy: {problem.remedy}")
+    print("  good" if report.good else f"  {len(report.problems)} problem(s)")
+
+
+def record(report: Report) -> dict[str, Any]:
+    """A report as plain values."""
+    return {
+        "name": report.name,
+        "folder": str(report.folder),
+        "good": report.good,
+        "sizes": report.sizes,
+        "classes": report.classes,
+        "notes": report.notes,
+        "problems": [{k: v for k, v in asdict(problem).items() if k != "sources"} for problem in report.problems],
+    }
+
+
+def report_all(reports: list[Report]) -> tuple[int, Any]:
+    """Print reports; status 1 if one is not good."""
+    for report in reports:
+        print_report(report)
+    return int(not all(report.good for report in reports)), [record(report) for report in reports]
+
+
+def show(args: argparse.Namespace) -> tuple[int, Any]:
+    """Print a dataset and write its contact sheet."""
+    name = find_name(args.name)
+    dataset, notes = build(name, args.root, args.shots, args.seed, args.classes)
+    found = describe(dataset)
+    print(*notes, sep="\n" if notes else "")
+    print(f"{name}, {len(found['classes'])} classes:")
+    print(*(f"  {label:4d}  {classname}" for label, classname in enumerate(found["classes"])), sep="\n")
+    print("Sample prompts:", *found["prompts"], sep="\n  ")
+    rows = [[part, c["images"], c["classes"], *c["images a class"].values()] for part, c in found["parts"].items()]
+    print(tabulate(rows, ["part", "images", "classes", "a class: min", "median", "max"]))
+    sheet = args.sheet or Path(f"{name}.png")
+    contact_sheet(dataset.train_x or [], sheet, args.rows, args.columns)
+    print(f"Contact sheet of training images: {sheet.absolute()}")
+    return 0, {"name": name, **found}
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do what was asked; returns the exit status: 1 if something is wrong with the data."""
+    if args.command == "list":
+        status, content = list_datasets(args.root)
+    elif args.command == "check":
+        status, content = report_all([check(find_name(name), args.root, args.images) for name in args.names])
+    elif args.command == "prepare":
+        names = [find_name(name) for name in args.names]
+        if args.archive and len(names) > 1:
+            raise ValueError(f"--archive is for one dataset at a time, not {len(names)}")
+        status, content = report_all([prepare(name, args.root, args.archive) for name in names])
+    else:
+        status, content = show(args)
+    if args.json:
+        write_json(content, args.json)
+    return status
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run; 2 when the user has something to mend, said in one message."""
+    args = parse_args(argv)
+    args.root = args.root.expanduser().absolute()
+    try:
+        return run(args)
+    except (ValueError, OSError, ImportError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

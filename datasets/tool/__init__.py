@@ -1,0 +1,1 @@
+"""What `python -m datasets` does: list, check, prepare and show."""

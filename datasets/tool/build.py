@@ -1,0 +1,71 @@
+"""Find a dataset by any of its names, and build it with what it prints kept aside."""
+
+import io
+from contextlib import redirect_stdout
+from pathlib import Path
+
+from dassl.config import get_cfg_default
+from dassl.data.datasets import DATASET_REGISTRY, DatasetBase
+from dassl.utils.tools import closest_hint
+from datasets.fewshot import ClipDataset
+from datasets.own_data import OwnData
+
+
+def bare(name: str) -> str:
+    """A name without case and punctuation, which people spell differently."""
+    return "".join(character for character in name.lower() if character.isalnum())
+
+
+def folder_names(dataset: type[ClipDataset]) -> tuple[str, ...]:
+    """The names that the dataset's folder may have, the published one first."""
+    return (str(dataset.dataset_dir), *dataset.dir_aliases)
+
+
+def registered() -> dict[str, type[DatasetBase]]:
+    """Every registered dataset by its name."""
+    return {name: DATASET_REGISTRY.get(name) for name in DATASET_REGISTRY.registered_names()}
+
+
+def find_name(given: str) -> str:
+    """The registered name of a dataset, given that or its folder's name: "OxfordPets", "oxford_pets", "dtd".
+
+    Raises:
+        ValueError: none is meant; the closest names are given.
+    """
+    names = {bare(name): name for name in registered()}
+    for name, dataset in registered().items():
+        if issubclass(dataset, ClipDataset):
+            for folder in folder_names(dataset):
+                names.setdefault(bare(folder), name)
+    if bare(given) not in names:
+        raise ValueError(
+            f"no dataset is called {given!r}{closest_hint(given, registered())} There are: {', '.join(registered())}"
+        )
+    return names[bare(given)]
+
+
+def is_own_data(dataset: type[DatasetBase]) -> bool:
+    """Whether DATASET.ROOT is the data themselves, not a folder that holds datasets."""
+    return issubclass(dataset, OwnData)
+
+
+def build(
+    name: str, root: Path, shots: int = -1, seed: int = 1, classes: str = "all"
+) -> tuple[DatasetBase, list[str]]:
+    """The dataset, and the lines that it printed.
+
+    Args:
+        name: a registered name.
+        root: DATASET.ROOT.
+        shots, seed, classes: DATASET.NUM_SHOTS, SEED and DATASET.SUBSAMPLE_CLASSES.
+
+    Raises:
+        FileNotFoundError, ValueError: the dataset is missing or wrong.
+    """
+    cfg = get_cfg_default()
+    cfg.DATASET.NAME, cfg.DATASET.ROOT = name, str(root)
+    cfg.DATASET.NUM_SHOTS, cfg.DATASET.SUBSAMPLE_CLASSES, cfg.SEED = shots, classes, seed
+    printed = io.StringIO()
+    with redirect_stdout(printed):
+        dataset = DATASET_REGISTRY.get(name)(cfg)
+    return dataset, printed.getvalue().splitlines()

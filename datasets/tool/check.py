@@ -1,0 +1,132 @@
+"""What is missing or wrong in a dataset, with the remedy for each."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from PIL import Image
+
+from dassl.data.datasets import DatasetBase
+from dassl.utils.progress import progress
+from datasets.fewshot import ClipDataset
+from datasets.sources import Source
+from datasets.tool.build import build, folder_names, registered
+from datasets.validation import MissingImagesError
+
+PARTS = ("train_x", "val", "test")
+
+
+@dataclass
+class Problem:
+    """Something wrong, what to do about it, the files it is about, and the sources that would bring them."""
+
+    what: str
+    remedy: str = ""
+    files: list[str] = field(default_factory=list)
+    sources: list[Source] = field(default_factory=list)
+
+
+@dataclass
+class Report:
+    """What `check` found: sizes of train, val and test, number of classes, what the dataset said, and the problems."""
+
+    name: str
+    folder: Path
+    sizes: tuple[int, int, int] | None = None
+    classes: int | None = None
+    notes: list[str] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+
+    @property
+    def good(self) -> bool:
+        return not self.problems
+
+
+def dataset_folder(name: str, root: Path) -> Path:
+    """The dataset's folder: one that is there, else where the published one would be; the root for other datasets."""
+    dataset = registered()[name]
+    if not issubclass(dataset, ClipDataset) or not dataset.sources:
+        return root
+    places = [root / folder for folder in folder_names(dataset)]
+    return next((place for place in places if place.is_dir()), places[0])
+
+
+def check(name: str, root: Path, images: bool = False) -> Report:
+    """Build the whole dataset and compare it with what is published.
+
+    Args:
+        name: a registered name.
+        root: DATASET.ROOT.
+        images: also decode every image.
+    """
+    report = Report(name, dataset_folder(name, root))
+    prepare = f"python -m datasets prepare {name} --root {root}"
+    try:
+        dataset, report.notes = build(name, root)
+    except MissingImagesError as error:
+        what, _, remedy = str(error).partition("\n  ")
+        report.problems.append(Problem(what, remedy, error.paths))
+        return report
+    except (FileNotFoundError, ValueError) as error:
+        report.problems.append(Problem(str(error)))
+        if absent := absent_sources(name, report.folder):
+            files = [str(report.folder / source.gives) for source in absent]
+            report.problems.append(Problem("these are not there", prepare, files, absent))
+        return report
+    report.folder = Path(dataset.dataset_dir) if Path(dataset.dataset_dir).is_absolute() else report.folder
+    report.sizes = tuple(len(getattr(dataset, part) or []) for part in PARTS)  # type: ignore[assignment]
+    report.classes = dataset.num_classes
+    report.problems += compare_with_published(dataset, report, prepare)
+    if images:
+        report.problems += unreadable_images(dataset, prepare)
+    return report
+
+
+def absent_sources(name: str, folder: Path) -> list[Source]:
+    """The sources of a dataset that have not given what they give."""
+    return [source for source in getattr(registered()[name], "sources", ()) if not (folder / source.gives).exists()]
+
+
+def compare_with_published(dataset: DatasetBase, report: Report, prepare: str) -> Iterator[Problem]:
+    """A published split that is not there; else sizes, and in any case classes, that are not the published ones."""
+    expected, classes = getattr(dataset, "expected", None), getattr(dataset, "expected_classes", None)
+    remedy = f"remove what is incomplete below {report.folder}, then {prepare}"
+    if absent := [s for s in absent_sources(report.name, report.folder) if s.is_split]:
+        yield Problem(
+            f"{report.folder / absent[0].gives} is not there: the split here is made from the original annotations, "
+            "and accuracies on it are not comparable with published ones",
+            prepare,
+            sources=absent,
+        )
+    elif expected and report.sizes != expected:
+        found, published = (" / ".join(f"{size:,}" for size in sizes) for sizes in (report.sizes or (), expected))
+        yield Problem(f"{found} training / validation / test images are here, {published} as published", remedy)
+    if classes and report.classes != classes:
+        yield Problem(f"{report.classes} classes are here, {classes} as published", remedy)
+
+
+def unreadable_images(dataset: DatasetBase, prepare: str) -> list[Problem]:
+    """Decode every image; those that cannot be are one problem."""
+    paths = list(dict.fromkeys(item.impath for part in PARTS for item in getattr(dataset, part) or []))
+    with ThreadPoolExecutor() as pool:  # decoding releases the interpreter's lock
+        reasons = list(progress(pool.map(why_unreadable, paths), "read images", len(paths), unit="image"))
+    bad = [f"{path}: {reason}" for path, reason in zip(paths, reasons, strict=True) if reason]
+    if not bad:
+        return []
+    remedy = f"replace them (remove their folder, then {prepare}), or train with DATASET.ON_BAD_IMAGE skip"
+    return [Problem(f"{len(bad)} of {len(paths)} images cannot be read", remedy, files=bad)]
+
+
+def why_unreadable(path: str) -> str:
+    """Why an image cannot be decoded to its end; empty if it can.
+
+    A JPEG is decoded at an eighth of its size (draft mode): all of its data are read, in a fraction of the time.
+    """
+    try:
+        with Image.open(path) as image:
+            image.draft("RGB", (1, 1))
+            image.convert("RGB")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        return str(error) or type(error).__name__
+    return ""

@@ -1,0 +1,62 @@
+"""A look at a dataset: its classes, prompts, counts, and a contact sheet."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+from dassl.data.datasets import DatasetBase, Datum
+from dassl.utils import atomic_write
+from datasets.splits import by_label
+
+PARTS = {"train": "train_x", "val": "val", "test": "test"}
+SIDE, GAP, TEXT = 112, 6, 18  # pixels of a picture, between pictures, and of a line of text
+
+
+def describe(dataset: DatasetBase, prompts: int = 5) -> dict[str, Any]:
+    """Class names, sample prompts, and for each part the images and the images a class (min, median, max)."""
+    template = getattr(dataset, "template", "a photo of a {}.")
+    parts = {}
+    for part, attribute in PARTS.items():
+        counts = Counter(item.label for item in getattr(dataset, attribute) or [])
+        if counts:
+            a_class = {"min": min(counts.values()), "median": median(counts.values()), "max": max(counts.values())}
+            parts[part] = {"images": counts.total(), "classes": len(counts), "images a class": a_class}
+    return {
+        "classes": dataset.classnames,
+        "prompts": [template.format(name.replace("_", " ")) for name in dataset.classnames[:prompts]],
+        "parts": parts,
+    }
+
+
+def contact_sheet(items: Sequence[Datum], path: Path, classes: int, columns: int) -> None:
+    """Write a PNG with a row for each of the first classes: its name and its first pictures.
+
+    Args:
+        items: of any number of classes.
+        path: the file, written atomically.
+        classes: rows at the most.
+        columns: pictures a class at the most.
+    """
+    groups = sorted(by_label(items).items())[:classes]
+    columns = min(columns, max(len(group) for _, group in groups))
+    row = TEXT + SIDE + GAP
+    sheet = Image.new("RGB", (columns * (SIDE + GAP) + GAP, len(groups) * row + GAP), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
+    for number, (label, group) in enumerate(groups):
+        top = GAP + number * row
+        draw.text((GAP, top), f"{label}  {group[0].classname}", fill="black", font=font)
+        for column, item in enumerate(group[:columns]):
+            sheet.paste(_thumbnail(item.impath), (GAP + column * (SIDE + GAP), top + TEXT))
+    with atomic_write(path) as file:
+        sheet.save(file, "PNG")
+
+
+def _thumbnail(path: str) -> Image.Image:
+    """The middle of an image, SIDE pixels a side."""
+    with Image.open(path) as image:
+        image.draft("RGB", (2 * SIDE, 2 * SIDE))  # enough for a thumbnail, and several times faster
+        return ImageOps.fit(image.convert("RGB"), (SIDE, SIDE))

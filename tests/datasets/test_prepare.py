@@ -1,0 +1,447 @@
+"""`prepare` against a local server that drops, lies, sends what it should not, and then the good file."""
+
+import hashlib
+import io
+import json
+import shutil
+import tarfile
+import threading
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.io import savemat
+
+import dassl.utils.download
+import datasets.tool.prepare
+from dassl.data.datasets import DATASET_REGISTRY
+from datasets.__main__ import main
+from datasets.sources import HUB_COPY
+from datasets.tool.prepare import PrepareError, prepare
+from tests.datasets import miniatures
+from tests.datasets.layouts import build
+from tests.file_server import FileServer, serve
+from tests.paths import PUBLISHED, needs_published
+
+DTD = DATASET_REGISTRY.get("DescribableTextures")
+SPLIT = "split_zhou_DescribableTextures.json"
+SIZES = (6, 3, 3)
+
+
+def tar(folder: Path, inside: str = "") -> bytes:
+    """A .tar.gz of the folder's content, below `inside`."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+            archive.add(path, f"{inside}/{path.relative_to(folder)}" if inside else str(path.relative_to(folder)))
+    return buffer.getvalue()
+
+
+def dtd_split() -> bytes:
+    """Two images a class for training, one for validation and for testing."""
+    names = ["banded", "blotchy", "braided"]
+    numbers = {"train": (1, 2), "val": (3,), "test": (4,)}
+    entries = {
+        part: [[f"{name}/{name}_{i:04d}.jpg", label, name] for label, name in enumerate(names) for i in wanted]
+        for part, wanted in numbers.items()
+    }
+    return json.dumps(entries).encode()
+
+
+@pytest.fixture
+def server(monkeypatch, tmp_path):
+    """A server with a miniature of Describable Textures, which `prepare` finds there and nowhere else."""
+    monkeypatch.setattr("random.uniform", lambda a, b: 0.0)  # gdown's wait between tries
+    miniatures.dtd(tmp_path / "original")
+    with serve() as running:
+        running.files["/dtd-r1.0.1.tar.gz"] = tar(tmp_path / "original" / "dtd", "dtd")
+        running.files[f"/{SPLIT}"] = dtd_split()
+        use_sources(monkeypatch, DTD, running)
+        monkeypatch.setattr(DTD, "hub_copy", "")
+        monkeypatch.setattr(DTD, "expected", SIZES)
+        monkeypatch.setattr(DTD, "expected_classes", 3)
+        yield running
+
+
+def use_sources(monkeypatch, dataset, server: FileServer) -> None:
+    """The dataset's own sources, at the server; checksums are those of the server's files now."""
+
+    def here(source):
+        content = server.files.get(f"/{source.file}", b"")
+        checksum = f"md5:{hashlib.md5(content).hexdigest()}" if source.checksum else ""
+        return replace(source, urls=(f"{server.address}/{source.file}",) if source.urls else (), checksum=checksum)
+
+    monkeypatch.setattr(dataset, "sources", tuple(here(source) for source in dataset.sources))
+
+
+def assert_ready(root: Path) -> None:
+    dataset = build("DescribableTextures", root)
+    assert (len(dataset.train_x), len(dataset.val), len(dataset.test)) == SIZES
+    assert sorted(path.name for path in (root / "dtd").iterdir()) == ["images", SPLIT]
+
+
+def prepare_dtd(tmp_path: Path, **options):
+    return prepare("DescribableTextures", tmp_path / "data", **options)
+
+
+def test_everything_arrives_and_a_second_call_asks_for_nothing(server, tmp_path):
+    assert prepare_dtd(tmp_path).good
+    assert_ready(tmp_path / "data")
+    asked = len(server.gets)
+    assert prepare_dtd(tmp_path).good
+    assert len(server.gets) == asked
+
+
+def test_a_dropped_connection_is_continued(server, tmp_path):
+    server.files["/dtd-r1.0.1.tar.gz"] += b"\0" * (1 << 20)  # gdown keeps whole chunks of half a MiB
+    DTD.sources = (replace(DTD.sources[0], checksum=""), *DTD.sources[1:])
+    server.drop_after = [(1 << 20) - 1000]
+    assert prepare_dtd(tmp_path).good
+    assert_ready(tmp_path / "data")
+    assert [asked for path, asked in server.gets if path.startswith("/dtd")] == [None, "bytes=524288-"]
+
+
+def test_what_a_broken_call_received_is_continued_by_the_next(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(dassl.utils.download, "RETRIES", 0)
+    server.files["/dtd-r1.0.1.tar.gz"] += b"\0" * (1 << 20)
+    DTD.sources = (replace(DTD.sources[0], checksum=""), *DTD.sources[1:])
+    server.drop_after = [(1 << 20) - 1000]
+    with pytest.raises(PrepareError, match="Download is incomplete: received 524288 bytes"):
+        prepare_dtd(tmp_path)
+    assert sorted(path.name for path in (tmp_path / "data" / "dtd").iterdir()) == [".prepare", SPLIT]
+    assert prepare_dtd(tmp_path).good
+    assert_ready(tmp_path / "data")
+    assert server.gets[-1] == ("/dtd-r1.0.1.tar.gz", "bytes=524288-")
+
+
+def climbing() -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        info = tarfile.TarInfo("dtd/images/../../../../evil.jpg")
+        archive.addfile(info, io.BytesIO(b""))
+    return buffer.getvalue()
+
+
+def other_archive() -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("readme.txt", "not textures")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("bad", "checked", "message"),
+    [
+        (lambda good: good[:-1] + b"?", True, r"have md5 \w+, expected \w+"),
+        (lambda good: good[: len(good) // 2], False, "is damaged or not an archive"),
+        (lambda good: climbing(), False, r"outside the folder it is unpacked into: not unpacked"),
+        (lambda good: b"<html>quota exceeded</html>", False, "is damaged or not an archive"),
+        (lambda good: other_archive(), False, "holds no folder dtd: it is another archive"),
+    ],
+    ids=["checksum", "truncated", "climbing", "page", "other"],
+)
+def test_a_bad_archive_is_named_leaves_nothing_and_the_good_one_then_works(server, tmp_path, bad, checked, message):
+    good = server.files["/dtd-r1.0.1.tar.gz"]
+    if not checked:
+        DTD.sources = (replace(DTD.sources[0], checksum=""), *DTD.sources[1:])
+    server.files["/dtd-r1.0.1.tar.gz"] = bad(good)
+    with pytest.raises(PrepareError, match=message) as error:
+        prepare_dtd(tmp_path)
+    assert "the same command goes on from there" in str(error.value)
+    assert [path.name for path in (tmp_path / "data" / "dtd").iterdir()] == [SPLIT]
+    assert not list(tmp_path.rglob("evil*"))
+    server.files["/dtd-r1.0.1.tar.gz"] = good
+    assert prepare_dtd(tmp_path).good
+    assert_ready(tmp_path / "data")
+
+
+def test_an_interruption_while_unpacking_leaves_no_half_folder(server, tmp_path, monkeypatch):
+    real = datasets.tool.prepare.unpack
+
+    def interrupted(archive, folder):
+        real(archive, folder)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(datasets.tool.prepare, "unpack", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        prepare_dtd(tmp_path)
+    assert not (tmp_path / "data" / "dtd" / "images").exists()
+    monkeypatch.setattr(datasets.tool.prepare, "unpack", real)
+    asked = len(server.gets)
+    assert prepare_dtd(tmp_path).good  # with the archive that came before
+    assert_ready(tmp_path / "data")
+    assert [path for path, _ in server.gets[asked:]] == [f"/{SPLIT}"]
+
+
+def test_another_split_is_refused(server, tmp_path):
+    server.files[f"/{SPLIT}"] = json.dumps({"train": [], "val": [], "test": []}).encode()
+    with pytest.raises(PrepareError, match=r"it is another split: \(0, 0, 0\) training, validation and test images"):
+        prepare_dtd(tmp_path)
+    assert [path.name for path in (tmp_path / "data" / "dtd").iterdir()] == ["images"]
+
+
+def test_the_second_address_is_tried(server, tmp_path):
+    first = replace(DTD.sources[0], urls=(f"{server.address}/gone.tar.gz", *DTD.sources[0].urls))
+    DTD.sources = (first, *DTD.sources[1:])
+    assert prepare_dtd(tmp_path).good
+    assert_ready(tmp_path / "data")
+
+
+def test_images_that_are_there_are_kept_and_only_the_split_is_fetched(server, tmp_path):
+    shutil.copytree(tmp_path / "original", tmp_path / "data")
+    assert prepare_dtd(tmp_path).good
+    assert [path for path, _ in server.gets] == [f"/{SPLIT}"]
+
+
+def test_two_at_once_fetch_once(server, tmp_path):
+    server.delay = 0.1
+    threads = [threading.Thread(target=prepare_dtd, args=(tmp_path,)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert_ready(tmp_path / "data")
+    assert len(server.gets) == 2
+
+
+# The hub's copy
+
+
+def offer_copy(server, monkeypatch, content: bytes, name: str = "data/DTD.tar.gz", sha256: str = "") -> None:
+    """Let the server speak for the hub, with one archive in the data set."""
+    monkeypatch.setenv("HF_ENDPOINT", server.address)
+    monkeypatch.setattr(DTD, "hub_copy", HUB_COPY)
+    sha256 = sha256 or hashlib.sha256(content).hexdigest()
+    entries = [
+        {"type": "directory", "path": "data", "oid": "1" * 40, "size": 0},
+        {
+            "type": "file",
+            "path": name,
+            "oid": "2" * 40,
+            "size": len(content),
+            "lfs": {"oid": sha256, "size": len(content), "pointerSize": 134},
+        },
+    ]
+    server.files[f"/api/datasets/{HUB_COPY}/tree/main"] = json.dumps(entries).encode()
+    server.files[f"/datasets/{HUB_COPY}/resolve/main/{name}"] = content
+
+
+def whole_copy(tmp_path: Path, inside: str) -> bytes:
+    folder = tmp_path / "original" / "dtd"
+    (folder / SPLIT).write_bytes(dtd_split())
+    return tar(folder, inside)
+
+
+@pytest.mark.parametrize("inside", ["dtd", "DTD", ""])
+def test_the_hubs_copy_serves_where_the_addresses_are_dead(server, tmp_path, monkeypatch, inside):
+    offer_copy(server, monkeypatch, whole_copy(tmp_path, inside))
+    del server.files["/dtd-r1.0.1.tar.gz"], server.files[f"/{SPLIT}"]
+    assert prepare_dtd(tmp_path).good
+    assert_ready(tmp_path / "data")
+
+
+def test_all_places_are_listed_where_the_hub_has_none_either(server, tmp_path, monkeypatch):
+    offer_copy(server, monkeypatch, b"", name="food-101.zip")
+    del server.files["/dtd-r1.0.1.tar.gz"]
+    with pytest.raises(PrepareError) as error:
+        prepare_dtd(tmp_path)
+    message = str(error.value)
+    assert "/dtd-r1.0.1.tar.gz: 404" in message and f"the hub's {HUB_COPY} holds no archive named" in message
+    assert "--archive FILE" in message
+
+
+def test_a_damaged_hub_copy_is_removed(server, tmp_path, monkeypatch):
+    offer_copy(server, monkeypatch, whole_copy(tmp_path, "dtd"), sha256="0" * 64)
+    del server.files["/dtd-r1.0.1.tar.gz"]
+    with pytest.raises(PrepareError, match="came damaged and was removed"):
+        prepare_dtd(tmp_path)
+    assert not (tmp_path / "data" / "dtd" / "images").exists()
+
+
+# Files that the user has
+
+
+def test_an_archive_of_the_user_is_taken_checked_and_kept(server, tmp_path):
+    archive = tmp_path / "dtd-r1.0.1.tar.gz"
+    archive.write_bytes(server.files.pop("/dtd-r1.0.1.tar.gz"))
+    assert prepare_dtd(tmp_path, archives=[archive]).good
+    assert archive.exists()
+    shutil.rmtree(tmp_path / "data" / "dtd" / "images")
+    archive.write_bytes(b"?")
+    with pytest.raises(ValueError, match=r"dtd-r1\.0\.1\.tar\.gz \(1 bytes\) has md5 \w+, expected"):
+        prepare_dtd(tmp_path, archives=[archive])
+
+
+def test_an_archive_of_the_whole_folder_is_taken(server, tmp_path):
+    archive = tmp_path / "DTD.tar.gz"
+    archive.write_bytes(whole_copy(tmp_path, "dtd"))
+    server.files.clear()
+    assert prepare_dtd(tmp_path, archives=[archive]).good
+    assert_ready(tmp_path / "data")
+
+
+def test_archives_that_are_absent_or_of_another_dataset_are_errors(server, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"--archive: there is no file .*x\.tar"):
+        prepare_dtd(tmp_path, archives=[tmp_path / "x.tar"])
+    (tmp_path / "SUN397.tar.gz").touch()
+    with pytest.raises(ValueError, match=r"SUN397\.tar\.gz is none of this dataset's files: dtd-r1\.0\.1\.tar\.gz"):
+        prepare_dtd(tmp_path, archives=[tmp_path / "SUN397.tar.gz"])
+
+
+@pytest.mark.parametrize("name", ["Emoji", "ImageFolder", "SplitFile"])
+def test_data_without_sources_have_nothing_to_prepare(tmp_path, name):
+    with pytest.raises(ValueError, match=f"{name} has nothing to prepare"):
+        prepare(name, tmp_path)
+
+
+def test_the_command_says_what_is_wrong_and_ends_with_2(server, tmp_path, capsys):
+    server.files.clear()
+    assert main(["prepare", "dtd", "--root", str(tmp_path / "data")]) == 2
+    assert "error: DescribableTextures is not complete. What could not be had:" in capsys.readouterr().err
+
+
+# ImageNet from its tars, Caltech-101 from its zip of archives
+
+
+def plain_tar(files: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def imagenet_archives(tmp_path: Path) -> list[Path]:
+    """Miniatures of the three archives: a tar of tars, a flat tar, and the development kit with MATLAB synsets."""
+    miniatures.imagenet(tmp_path / "original")
+    images = tmp_path / "original" / "imagenet" / "images"
+    wnids = list(miniatures.WNIDS)
+    kit = tmp_path / "kit"
+    kit.mkdir()
+    synsets = np.zeros((4, 1), dtype=[(name, object) for name in ("ILSVRC2012_ID", "WNID", "words", "num_children")])
+    for i, wnid in enumerate([*wnids, "n00001740"]):  # the last one is no class: an inner node of WordNet
+        synsets[i, 0] = (np.uint16(i + 1), wnid, "words", np.uint8(i == 3))
+    savemat(kit / "meta.mat", {"synsets": synsets})
+    order = [2, 0, 1, 1, 0, 2]  # classes of the validation images, whose names do not tell them
+    val = {
+        f"ILSVRC2012_val_{number:08d}.JPEG": (images / "val" / wnids[k] / f"{wnids[k]}_0001.JPEG").read_bytes()
+        for number, k in enumerate(order, start=1)
+    }
+    train = {
+        f"{wnid}.tar": plain_tar({path.name: path.read_bytes() for path in sorted((images / "train" / wnid).iterdir())})
+        for wnid in wnids
+    }
+    kit_files = {
+        "ILSVRC2012_devkit_t12/data/meta.mat": (kit / "meta.mat").read_bytes(),
+        "ILSVRC2012_devkit_t12/data/ILSVRC2012_validation_ground_truth.txt": b"".join(b"%d\n" % (k + 1) for k in order),
+    }
+    contents = {
+        "ILSVRC2012_devkit_t12.tar.gz": kit_files,
+        "ILSVRC2012_img_val.tar": val,
+        "ILSVRC2012_img_train.tar": train,
+    }
+    for name, files in contents.items():
+        (tmp_path / name).write_bytes(plain_tar(files))
+    return [tmp_path / name for name in contents]
+
+
+def use_miniature_imagenet(monkeypatch, server: FileServer, archives: list[Path]) -> None:
+    imagenet = DATASET_REGISTRY.get("ImageNet")
+    server.files.update({f"/{path.name}": path.read_bytes() for path in archives})
+    names = "".join(f"{wnid} {name}\n" for wnid, name in miniatures.WNIDS.items())
+    server.files["/classnames.txt"] = names.encode()
+    use_sources(monkeypatch, imagenet, server)
+    monkeypatch.setattr(imagenet, "expected", (9, 6, 6))
+    monkeypatch.setattr(imagenet, "expected_classes", 3)
+
+
+def test_imagenet_from_the_archives_of_a_login(server, tmp_path, monkeypatch):
+    archives = imagenet_archives(tmp_path)
+    use_miniature_imagenet(monkeypatch, server, archives)
+    report = prepare("ImageNet", tmp_path / "data", archives)
+    assert report.good and report.sizes == (9, 6, 6)
+    val = tmp_path / "data" / "imagenet" / "images" / "val"
+    numbers = {wnid: sorted(int(path.stem[-8:]) for path in (val / wnid).iterdir()) for wnid in miniatures.WNIDS}
+    assert numbers == dict(zip(miniatures.WNIDS, ([2, 5], [3, 4], [1, 6]), strict=True))
+    assert all(path.exists() for path in archives)
+    assert [path for path, _ in server.gets] == ["/classnames.txt"]
+
+
+def test_imagenet_without_archives_says_how_to_get_them(server, tmp_path, monkeypatch):
+    archives = imagenet_archives(tmp_path)
+    use_miniature_imagenet(monkeypatch, server, archives)
+    with pytest.raises(PrepareError) as error:
+        prepare("ImageNet", tmp_path / "data")
+    for part in ("ILSVRC2012_img_train.tar needs a login or a hand", "By hand: log in at https://image-net.org"):
+        assert part in str(error.value)
+    with pytest.raises(FileNotFoundError, match=r"pass ILSVRC2012_devkit_t12\.tar\.gz as an --archive, too"):
+        prepare("ImageNet", tmp_path / "data", [archives[1]])
+    assert not (tmp_path / "data" / "imagenet" / "images").exists()
+
+
+def test_caltech_comes_as_archives_in_an_archive(server, tmp_path, monkeypatch):
+    caltech = DATASET_REGISTRY.get("Caltech101")
+    miniatures.caltech101(tmp_path / "original")
+    inner = tar(tmp_path / "original" / "caltech-101")
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("caltech-101/101_ObjectCategories.tar.gz", inner)
+        archive.writestr("__MACOSX/caltech-101/._x", b"")
+    server.files["/caltech-101.zip"] = buffer.getvalue()
+    classes = ["face", "leopard", "motorbike", "accordion", "airplane"]
+    folders = ["Faces", "Leopards", "Motorbikes", "accordion", "airplanes"]
+    entries = [[f"{folder}/{folder}_0001.jpg", k, classes[k]] for k, folder in enumerate(folders)]
+    server.files["/split_zhou_Caltech101.json"] = json.dumps({"train": entries, "val": [], "test": entries}).encode()
+    use_sources(monkeypatch, caltech, server)
+    monkeypatch.setattr(caltech, "expected", (5, 0, 5))
+    monkeypatch.setattr(caltech, "expected_classes", 5)
+    assert prepare("Caltech101", tmp_path / "data").good
+    assert (tmp_path / "data" / "caltech-101" / "101_ObjectCategories" / "Faces" / "Faces_0001.jpg").exists()
+
+
+# The facts
+
+
+@needs_published
+def test_the_documented_addresses_and_drive_files_are_the_sources():
+    """All but pages and the addresses that are known to be dead or to have moved."""
+    documented = json.loads((PUBLISHED / "dataset_sources.json").read_text())
+    urls = {url for name in DATASET_REGISTRY.registered_names() for url in all_urls(name)}
+    moved = {"http://www.vision.caltech.edu/Image_Datasets/Caltech101/101_ObjectCategories.tar.gz"}
+    archives = (".tgz", ".tar.gz", ".zip", ".mat")
+    for entries in documented.values():
+        for entry in entries:
+            if "drive_id" in entry:
+                assert any(entry["drive_id"] in url for url in urls), entry
+            elif entry["url"].endswith(archives) and entry["url"] not in moved:
+                assert entry["url"] in urls, entry
+
+
+def all_urls(name: str) -> list[str]:
+    return [url for source in getattr(DATASET_REGISTRY.get(name), "sources", ()) for url in source.urls]
+
+
+def test_checksums_are_those_that_torchvision_holds():
+    import torchvision.datasets as tv
+    from torchvision.datasets.imagenet import ARCHIVE_META
+
+    ours = {
+        source.file: source.checksum.removeprefix("md5:")
+        for name in DATASET_REGISTRY.registered_names()
+        for source in getattr(DATASET_REGISTRY.get(name), "sources", ())
+        if source.checksum
+    }
+    theirs = {
+        "dtd-r1.0.1.tar.gz": tv.DTD._MD5,
+        "food-101.tar.gz": tv.Food101._MD5,
+        "SUN397.tar.gz": tv.SUN397._DATASET_MD5,
+        **{url.rpartition("/")[2]: md5 for url, md5 in tv.OxfordIIITPet._RESOURCES},
+        **{file: md5 for file, md5 in tv.Flowers102._file_dict.values() if file != "setid.mat"},
+        **dict(ARCHIVE_META.values()),
+    }
+    assert {file: ours[file] for file in theirs} == theirs
+    assert set(ours) - set(theirs) == {"caltech-101.zip", "EuroSAT.zip"}  # torchvision has them in its code only
