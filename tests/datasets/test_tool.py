@@ -75,7 +75,7 @@ def test_a_published_split_that_is_absent_is_a_problem(textures, capsys):
     status, output = run(capsys, "check", "dtd", "--root", textures)
     assert status == 1
     assert f"{SPLIT} is not there: the split here is made from the original annotations" in output
-    assert "as published" not in output  # sizes of another split say nothing
+    assert "images are here" not in output  # the sizes of another split say nothing
 
 
 def test_other_sizes_and_classes_than_the_published_are_a_problem(textures, monkeypatch):
@@ -189,3 +189,30 @@ def test_as_a_command(tmp_path):
     )  # fmt: skip
     assert done.returncode == 2
     assert done.stderr.startswith("error: no dataset is called 'nothing'")
+
+
+# The documentation
+
+
+def documented_rows() -> dict[str, list[str]]:
+    """The cells of the table's row of each dataset."""
+    lines = (ROOT / "docs" / "DATASETS.md").read_text(encoding="utf-8").splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| `")]
+    return {row[0].split("`")[1]: row for row in rows}
+
+
+def test_the_documentation_describes_every_published_dataset_as_the_code_has_it():
+    rows = documented_rows()
+    prepared = {name: dataset for name, dataset in registered().items() if getattr(dataset, "sources", ())}
+    assert set(rows) == set(prepared)
+    for name, dataset in prepared.items():
+        title, command, tree, sizes, classes, files = rows[name]
+        config = title.split("`")[3]
+        assert f'NAME: "{name}"' in (ROOT / "configs" / "datasets" / f"{config}.yaml").read_text(encoding="utf-8")
+        assert command.startswith(f"`python -m datasets prepare {name}")
+        assert tree.startswith(f"`{dataset.dataset_dir}/{{")
+        train, val, test = (f"{size:,}" for size in dataset.expected)
+        assert sizes == (f"test {test}" if val == "0" else f"{train} / {val} / {test}")
+        assert classes == f"{dataset.expected_classes:,}"
+        wanted = [source.file for source in dataset.sources if not source.is_split]
+        assert files == ", ".join(f"`{file}`" for file in wanted)
