@@ -102,6 +102,9 @@ run() {  # FOLDER [FLAG ...] -- [KEY VALUE ...]
     while [[ $1 != -- ]]; do command+=("$1"); shift; done
     shift
     options=("$@" ${OPTIONS[@]+"${OPTIONS[@]}"})
+    case $DATASET in  # their folders do not tell whose images they are of: a finished run of others' is an error
+        image_folder | split_file) options+=(DATASET.ROOT "$DATA") ;;
+    esac
     command+=(${options[@]+"${options[@]}"})
 
     if [[ -n ${AGAIN:-} ]]; then

@@ -288,6 +288,14 @@ def test_finished_run_with_other_settings_is_not_passed_off_as_this_one(shell) -
     assert len(calls) == 1
 
 
+def test_runs_on_own_images_are_not_mistaken_for_each_other(shell) -> None:
+    first = shell("maple/base2new_train.sh", "image_folder", "1", DATA="/data/birds")
+    assert first[0].returncode == 0 and option(first[1][0], "--root") == "/data/birds"
+    done, calls = shell("maple/base2new_train.sh", "image_folder", "1", DATA="/data/boats")
+    assert done.returncode == 2 and len(calls) == 1
+    assert "DATASET.ROOT: the run has /data/birds, now /data/boats is asked for" in done.stderr
+
+
 def test_a_test_loads_the_epoch_that_was_trained_and_is_repeated_after_a_new_training(shell, tmp_path: Path) -> None:
     shell("maple/base2new_train.sh", "dtd", "1", "OPTIM.MAX_EPOCH", "3")
     _, calls = shell("maple/base2new_test.sh", "dtd", "1")
