@@ -2,7 +2,7 @@
 
 This is the computation as the papers define it and as the published code runs it. It shares the parameters of a
 model of ours and none of its code for prompts, attention or pooling; the tests take it as the oracle, and
-`benchmarks.step` as the other side of its ratios.
+`benchmarks.step` and `benchmarks.cocoop` as the other side of their ratios.
 
 Letters: B images, K classes, L context length, P patches, M prompt tokens, D width, H heads, E joint width.
 """
@@ -15,8 +15,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from clip.model import CLIP, require_vit
 from clip.text import TextEncoder
 from clip.transformer import ResidualAttentionBlock, Transformer, VisionTransformer
+from trainers.prompted_clip import FrozenTowersCLIP, unit
 
 
 def attention(attn: nn.MultiheadAttention, x: Tensor, mask: Tensor | None) -> Tensor:
@@ -81,3 +83,25 @@ def pad_prompts(
         return fixed, torch.tensor([len(s) - 1 for s in sequences])
     prompts = torch.where(ids[..., None] < 0, ctx[(-1 - ids).clamp_min(0)].to(fixed.dtype), fixed)
     return prompts, torch.tensor([len(s) - 1 for s in sequences])
+
+
+class Definitional(nn.Module):
+    """A model of ours, computed as it is defined. Subclasses give `forward`: images (B, 3, H, W) to logits (B, K)."""
+
+    token_embedding: Tensor  # (V, D)
+
+    def __init__(self, model: FrozenTowersCLIP, clip_model: CLIP):
+        super().__init__()
+        self.model = model
+        self.image_encoder = require_vit(clip_model)
+        self.context_length = clip_model.context_length
+        self.register_buffer("token_embedding", clip_model.token_embedding.weight.detach(), persistent=False)
+
+    def text_features(self, sequences: Sequence[Sequence[int]], ctx: Tensor, deep: Sequence[Tensor] = ()) -> Tensor:
+        """(K, E), normalised, under the learned rows `ctx` (C, D)."""
+        prompts, eot = pad_prompts(sequences, self.token_embedding, ctx, self.context_length)
+        return unit(encode_text(self.model.text_encoder, prompts, eot, deep))
+
+    def image_features(self, image: Tensor, ctx: Tensor | None = None, deep: Sequence[Tensor] = ()) -> Tensor:
+        """(B, E), normalised, with the prompt tokens `ctx` (M, D)."""
+        return unit(encode_image(self.image_encoder, image, ctx, deep))

@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+import dassl  # noqa: F401  (before any test imports torchvision)
+
 
 @pytest.fixture(autouse=True)
 def _two_threads():

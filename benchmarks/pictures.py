@@ -1,0 +1,52 @@
+"""Photograph-like JPEGs, the same every time: what loading costs depends on how much detail a file holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+QUALITY = 90
+OBJECTS = 30
+TEXTURE = 30.0  # grey levels, at the most, of an object's fine detail (foliage, fur, cloth)
+GRAIN = 5.0  # grey levels of a sensor's noise
+
+
+def noise(rng: np.random.Generator, width: int, height: int, cell: int) -> np.ndarray:
+    """(H, W) of mean 0 and deviation 1 whose detail of any size, from 1 to `cell` pixels, weighs as its size."""
+    total = np.zeros((height, width), dtype=np.float32)
+    while cell:
+        coarse = rng.standard_normal((height // cell + 2, width // cell + 2)).astype(np.float32)
+        total += cell * np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
+        cell //= 2
+    return (total - total.mean()) / total.std()
+
+
+def picture(width: int, height: int, seed: int) -> Image.Image:
+    """Light and colour that vary smoothly, textured objects with edges in front, and grain."""
+    rng = np.random.default_rng(seed)
+    light = 120 + 45 * noise(rng, width, height, 256)
+    tints = [12 * noise(rng, width, height, 256) for _ in range(3)]
+    texture = noise(rng, width, height, 4)
+    pixels = np.stack([light + tint for tint in tints], axis=-1)  # (H, W, 3)
+    for _ in range(OBJECTS):
+        mask = Image.new("L", (width, height))
+        x, y = rng.uniform(0, width), rng.uniform(0, height)
+        a, b = rng.uniform(0.02, 0.2, 2) * width
+        ImageDraw.Draw(mask).ellipse((x - a, y - b, x + a, y + b), fill=1)
+        inside = np.flatnonzero(np.asarray(mask))
+        pixels.reshape(-1, 3)[inside] += rng.uniform(-70, 70, 3)
+        pixels.reshape(-1, 3)[inside] += rng.uniform(0, TEXTURE) * texture.reshape(-1, 1)[inside]
+    pixels += GRAIN * rng.standard_normal((height, width, 1))
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+
+
+def save_class_folders(root: Path, count: int, size: tuple[int, int], classes: int = 4) -> list[Path]:
+    """``train/<class>/*.jpg`` below `root`, `count` in all, and ``test`` that is the same pictures."""
+    paths = [root / "train" / f"class_{i % classes}" / f"{i:05}.jpg" for i in range(count)]
+    for seed, path in enumerate(paths):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture(*size, seed).save(path, quality=QUALITY)
+    (root / "test").symlink_to("train", target_is_directory=True)
+    return paths

@@ -1,0 +1,259 @@
+"""What the benchmarks share: random models and class names, a clock, both sides of a ratio, options and output.
+
+Letters: B images, K classes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import resource
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from clip.model import CLIP
+from dassl.utils import write_json
+from trainers.precision import CHOICES, Precision
+from trainers.prompted_clip import FrozenTowersCLIP
+
+from .definitional import Definitional
+
+ARCHITECTURES = {  # embed, image, vision layers, vision width, patch, text width, text heads, text layers
+    "ViT-B/32": (512, 224, 12, 768, 32, 512, 8, 12),
+    "ViT-B/16": (512, 224, 12, 768, 16, 512, 8, 12),
+    "ViT-L/14": (768, 224, 24, 1024, 14, 768, 12, 12),
+    "ViT-Micro/8": (128, 48, 4, 128, 8, 128, 2, 4),
+}
+CLASSNAMES = Path(__file__).resolve().parents[2] / "shared" / "published" / "imagenet_classnames.txt"
+# How many of ImageNet's 1,000 class names have 1, 2, … tokens.
+TOKEN_LENGTHS = (246, 508, 154, 50, 22, 10, 8, 0, 1, 0, 0, 1)
+
+# One side of a measurement: work that returns tensors which both sides must agree on.
+Work = Callable[[], list[Tensor]]
+
+
+def random_clip(backbone: str) -> CLIP:
+    """A CLIP of the backbone's shape with random frozen weights."""
+    embed, image, layers, width, patch, text_width, text_heads, text_layers = ARCHITECTURES[backbone]
+    model = CLIP(embed, image, layers, width, patch, 77, 49408, text_width, text_heads, text_layers)
+    return model.requires_grad_(False).eval()
+
+
+def class_names(count: int) -> list[str]:
+    """The first `count` class names of ImageNet, or names of such token lengths, thoroughly mixed."""
+    if CLASSNAMES.is_file():
+        names = [line.split(" ", 1)[1] for line in CLASSNAMES.read_text().splitlines()]
+    else:
+        lengths = [n for n, many in enumerate(TOKEN_LENGTHS, start=1) for _ in range(many)]
+        names = [" ".join(["cat"] * lengths[i * 387 % len(lengths)]) for i in range(len(lengths))]
+    return [names[i % len(names)] for i in range(count)]
+
+
+class Clock:
+    """Seconds and peak memory of calls."""
+
+    def __init__(self, device: torch.device):
+        self.device = device
+
+    def _synchronize(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    def _reset_peak(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+            return
+        clear = Path("/proc/self/clear_refs")  # Linux: "5" sets the high-water mark back to what is resident now
+        if clear.exists():
+            clear.write_text("5")
+
+    def _peak(self) -> int:
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device)
+        status = Path("/proc/self/status")
+        if status.exists():
+            high = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+            return int(high.split()[1]) * 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+    def measure(self, work: Callable[[], Any], repeats: int) -> tuple[dict[str, Any], Any]:
+        """Median seconds over `repeats` calls, all of them and the peak memory in bytes; what the last call gave."""
+        seconds, output = [], None
+        self._reset_peak()
+        for _ in range(repeats):
+            output = None  # what one call gave is no part of the next one's peak
+            self._synchronize()
+            start = time.perf_counter()
+            output = work()
+            self._synchronize()
+            seconds.append(time.perf_counter() - start)
+        measured = {"seconds": statistics.median(seconds), "all_seconds": seconds, "peak_bytes": self._peak()}
+        return measured, output
+
+
+def agreement(found: Sequence[Tensor], expected: Sequence[Tensor]) -> dict[str, float]:
+    """The largest expected value, the largest difference, and that of each tensor in parts of its largest value."""
+    largest = [e.abs().max().item() for e in expected]
+    differences = [(f.float() - e.float()).abs().max().item() for f, e in zip(found, expected, strict=True)]
+    relative = max(d / max(size, 1e-30) for d, size in zip(differences, largest, strict=True))
+    return {"largest": max(largest), "difference": max(differences), "relative": relative}
+
+
+def training_step(model: nn.Module, precision: Precision, image: Tensor, label: Tensor, images_at_once: int) -> Work:
+    """One step of SGD on one batch, at rate 0, so that both sides always meet the same parameters.
+
+    Returns the gradients of the mean loss; those of `images_at_once` images at a time add up to them.
+    """
+    learned = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.SGD(learned, lr=0.0, momentum=0.9)
+
+    def step() -> list[Tensor]:
+        optimizer.zero_grad()
+        for some, labels in zip(image.split(images_at_once), label.split(images_at_once), strict=True):
+            with precision.autocast():
+                logits = model(some)
+            (F.cross_entropy(logits.float(), labels, reduction="sum") / len(image)).backward()
+        optimizer.step()
+        return [p.grad for p in learned if p.grad is not None]
+
+    return step
+
+
+def evaluation(model: nn.Module, precision: Precision, batches: list[Tensor]) -> Work:
+    """All batches once, to logits. `train` and `eval` make a model of ours forget the text features it kept."""
+
+    @torch.no_grad()
+    def run() -> list[Tensor]:
+        model.train().eval()
+        with precision.autocast():
+            return [model(image).float() for image in batches]
+
+    return run
+
+
+class Comparison:
+    """A model of ours beside its definitional computation: same parameters, device, precision and images."""
+
+    def __init__(self, args: argparse.Namespace, ours: FrozenTowersCLIP, theirs: Definitional):
+        self.args, self.ours, self.theirs = args, ours, theirs
+        self.device = torch.device(args.device)
+        self.clock, self.precision = Clock(self.device), Precision(args.prec, self.device)
+        self.precision.cast_towers(ours.image_encoder, ours.text_encoder)
+        theirs.to(self.device)  # takes ours, which it holds, along
+
+    def images(self, count: int) -> Tensor:
+        side = self.theirs.image_encoder.input_resolution
+        return torch.randn(count, 3, side, side, device=self.device)
+
+    def _measure(self, ours: Work, theirs: Work) -> dict[str, Any]:
+        """Both sides of one measurement, ours first. Where a first call is cheap, or loads kernels, it is not timed."""
+        on_gpu = self.device.type == "cuda"
+        if on_gpu:
+            torch.cuda.empty_cache()  # what the other side left there is free memory
+        ours()
+        fast, found = self.clock.measure(ours, self.args.repeats)
+        if on_gpu:
+            theirs()
+        full, expected = self.clock.measure(theirs, self.args.definitional_repeats)
+        return {
+            "ours": fast,
+            "definitional": full,
+            "ratio": full["seconds"] / fast["seconds"],
+            "agreement": agreement(found, expected),
+        }
+
+    def training_step(self, batch: int, definitional_at_once: int | None = None) -> dict[str, Any]:
+        """A step on one batch; `agreement` is that of the gradients.
+
+        Args:
+            definitional_at_once: images that the definitional side takes at a time; by default all.
+        """
+        image, label = self.images(batch), torch.arange(batch, device=self.device) % self.args.classes
+        return self._measure(
+            training_step(self.ours, self.precision, image, label, batch),
+            training_step(self.theirs, self.precision, image, label, definitional_at_once or batch),
+        )
+
+    def _evaluations(self, count: int, batch: int) -> tuple[Work, Work]:
+        batches = [self.images(batch) for _ in range(count)]
+        return evaluation(self.ours, self.precision, batches), evaluation(self.theirs, self.precision, batches)
+
+    def evaluation(self, count: int, batch: int) -> dict[str, Any]:
+        """`count` batches in one model state; `agreement` is that of the logits."""
+        return self._measure(*self._evaluations(count, batch))
+
+    def logits(self, batch: int) -> dict[str, float]:
+        """How far the logits of one batch are apart."""
+        ours, theirs = self._evaluations(1, batch)
+        return agreement(ours(), theirs())
+
+
+def base_parser(doc: str | None) -> argparse.ArgumentParser:
+    """The options of every benchmark."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=3, help="measured calls (of ours, where there are two sides)")
+    parser.add_argument("--json", type=Path, help="write the result here")
+    return parser
+
+
+def model_parser(doc: str | None) -> argparse.ArgumentParser:
+    """The options of the benchmarks that compare a model's two sides."""
+    parser = base_parser(doc)
+    parser.add_argument("--classes", type=int, default=500)
+    parser.add_argument("--batch", type=int, default=4, help="images in a training step")
+    parser.add_argument("--backbone", choices=sorted(ARCHITECTURES), default="ViT-B/16")
+    parser.add_argument("--prec", choices=CHOICES, default="fp32")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument(
+        "--test-batch", type=int, default=100, help="images in an evaluation batch, published 100; 0 leaves it out"
+    )
+    parser.add_argument("--definitional-repeats", type=int, default=1, help="measured calls of the definitional side")
+    return parser
+
+
+def circumstances(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
+    """What the numbers depend on."""
+    return {
+        "settings": {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()},
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU {platform.machine()}",
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
+
+
+def measurements(result: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The entries of a result that compare two sides."""
+    for name, value in result.items():
+        if isinstance(value, dict) and "ratio" in value:
+            yield name, value
+
+
+def model_line(result: dict[str, Any]) -> str:
+    """The first line of a report."""
+    settings = result["settings"]
+    shape = f"{settings['backbone']}, {settings['classes']} classes, {settings['prec']}"
+    return f"{shape}, {result['device']}, {result['threads']} threads"
+
+
+def ratio_line(name: str, measured: dict[str, Any]) -> str:
+    """One measurement of two sides in words."""
+    ours, theirs, apart = measured["ours"], measured["definitional"], measured["agreement"]
+    return (
+        f"{name}: ours {ours['seconds']:.3f} s, definitional {theirs['seconds']:.3f} s, "
+        f"ratio {measured['ratio']:.1f}; peak memory {ours['peak_bytes'] / 2**30:.2f} "
+        f"and {theirs['peak_bytes'] / 2**30:.2f} GiB; "
+        f"{'gradients' if name.startswith('training') else 'logits'} differ by {apart['relative']:.1e} of the largest"
+    )
+
+
+def save(result: dict[str, Any], path: Path | None) -> None:
+    """Write a result where `--json` says, if it does."""
+    if path:
+        write_json(result, path)

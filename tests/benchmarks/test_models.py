@@ -1,0 +1,109 @@
+"""The benchmarks of models: both sides are equal, and what they write holds what it promises. No speed is asserted."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+import trainers.cocoop
+from benchmarks import cocoop, step
+from benchmarks.timing import agreement, class_names, random_clip, training_step
+from trainers.precision import Precision
+
+MEASURED = {"ours", "definitional", "ratio", "agreement"}
+SIDE = {"seconds", "all_seconds", "peak_bytes"}
+CIRCUMSTANCES = {"settings", "device", "threads", "torch"}
+EQUAL = 1e-5  # of the largest value: fp32 sums in another order
+TINY = ["--backbone", "ViT-Micro/8", "--device", "cpu", "--classes", "3", "--batch", "2", "--test-batch", "3"]
+
+
+def both_sides(classes: int) -> tuple[cocoop.ObservedCLIP, cocoop.DefinitionalCoCoOp]:
+    """CoCoOp over a small random CLIP whose biases and LayerNorms are away from their plain start."""
+    torch.manual_seed(1)
+    clip_model = random_clip("ViT-Micro/8")
+    for parameter in clip_model.parameters():
+        parameter.data += 0.02 * torch.randn_like(parameter)
+    learner = cocoop.ConditionalPromptLearner(class_names(classes), clip_model, 4, "a photo of a")
+    ours = cocoop.ObservedCLIP(clip_model, learner)
+    return ours, cocoop.DefinitionalCoCoOp(ours, clip_model)
+
+
+def assert_equal(found: list[torch.Tensor], expected: list[torch.Tensor]) -> None:
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=EQUAL * theirs.abs().max().item())
+
+
+@pytest.mark.parametrize("rows", [None, 40])
+def test_cocoop_equals_the_loop_over_images(monkeypatch, rows):
+    """Logits and gradients, at once and in pieces of 40 rows that are computed again in the backward pass."""
+    ours, theirs = both_sides(classes=12)
+    if rows:
+        monkeypatch.setattr(trainers.cocoop, "rows_that_fit", lambda *args, **kwargs: rows)
+    image, label = torch.randn(3, 3, 48, 48), torch.tensor([0, 5, 11])
+    gradients = []
+    for model in (ours, theirs):
+        cross_entropy(model(image), label).backward()
+        gradients.append([p.grad for p in ours.parameters() if p.requires_grad])
+        ours.zero_grad()
+    assert ours.last_cut["recomputed"] == bool(rows)
+    assert_equal(*gradients)
+    with torch.no_grad():
+        assert_equal([ours(image)], [theirs(image)])
+
+
+def test_gradients_of_images_one_at_a_time_add_up_to_the_batch():
+    ours, _ = both_sides(classes=4)
+    image, label = torch.randn(3, 3, 48, 48), torch.tensor([0, 1, 3])
+    precision = Precision("fp32", torch.device("cpu"))
+    cross_entropy(ours(image), label).backward()
+    expected = [p.grad for p in ours.parameters() if p.requires_grad]
+    for images_at_once in (1, 2, 3):
+        assert_equal(training_step(ours, precision, image, label, images_at_once)(), expected)
+
+
+def test_agreement_is_the_worst_of_all_tensors():
+    found = [torch.tensor([1.0, 2.0]), torch.tensor([100.0])]
+    expected = [torch.tensor([1.0, -4.0]), torch.tensor([110.0])]
+    assert agreement(found, expected) == {"largest": 110.0, "difference": 10.0, "relative": 6 / 4}
+
+
+def result_of(main, path: Path, *options: str) -> dict:
+    main([*TINY, "--repeats", "1", "--json", str(path), *options])
+    assert list(path.parent.iterdir()) == [path]
+    return json.loads(path.read_text())
+
+
+def assert_measured(measured: dict) -> None:
+    assert measured.keys() >= MEASURED
+    assert measured["ours"].keys() == measured["definitional"].keys() == SIDE
+    assert measured["agreement"]["relative"] < 10 * EQUAL  # plain random weights, four blocks deep
+
+
+def test_step_writes_what_it_promises(tmp_path, capsys):
+    result = result_of(step.main, tmp_path / "step.json", "--depth", "4", "--eval-batches", "2")
+    measured = {"training_step", "evaluation_2x2", "evaluation_1x3"}
+    assert set(result) == CIRCUMSTANCES | {"text_rows", "logits"} | measured
+    assert result["settings"]["backbone"] == "ViT-Micro/8"
+    assert result["text_rows"]["definitional"] == 3 * 77
+    assert {"largest", "difference"} <= set(result["logits"])
+    out = capsys.readouterr().out
+    for name in measured:
+        assert_measured(result[name])
+        assert f"{name}: ours " in out
+
+
+def test_cocoop_writes_what_it_promises(tmp_path, monkeypatch, capsys):
+    """Where a single row fits, every image and class is a piece of its own."""
+    monkeypatch.setattr(trainers.cocoop, "rows_that_fit", lambda *args, **kwargs: 1)
+    result = result_of(cocoop.main, tmp_path / "cocoop.json")
+    pieces = {"training_step_batch1": 3, "training_step_batch2": 2 * 3, "evaluation_1x3": 3 * 3}
+    assert set(result) == CIRCUMSTANCES | {"text_rows_per_image"} | set(pieces)
+    assert result["text_rows_per_image"]["definitional"] == 3 * 77
+    out = capsys.readouterr().out
+    for name, count in pieces.items():
+        assert_measured(result[name])
+        again = name.startswith("training_step")
+        assert result[name]["pieces"] == {"count": count, "images_at_once": 1, "recomputed": again}
+        assert f"ours in {count} pieces, {'computed again' if again else 'nothing computed twice'}" in out
