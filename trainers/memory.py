@@ -15,9 +15,13 @@ MOST_ROWS = 32768
 
 
 def available_bytes(device: torch.device) -> int:
-    """Free memory of a GPU. On a CPU a quarter of all memory, so that a run's arithmetic is always cut the same way."""
+    """Free memory of a GPU, that which PyTorch holds for reuse included. On a CPU a quarter of all memory.
+
+    So neither counts what earlier steps used: a run's arithmetic is cut the same way in every step.
+    """
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + held
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4
 
 

@@ -122,7 +122,7 @@ def _dataloader() -> CN:
     # Also return the image without augmentation
     node.RETURN_IMG0 = False
     # Memory for decoded images; 0: none
-    node.CACHE_MB = 512
+    node.CACHE_MB = 2048
     node.TRAIN_X = _loader("RandomSampler")
     node.TRAIN_U = _loader("RandomSampler")
     # Sampler, batch size and so on of the unlabelled data are those of TRAIN_X
