@@ -121,7 +121,7 @@ def _dataloader() -> CN:
     node.K_TRANSFORMS = 1
     # Also return the image without augmentation
     node.RETURN_IMG0 = False
-    # Memory for decoded images; 0: none
+    # MiB for the decoded images of few-shot training, all workers together; 0: none
     node.CACHE_MB = 2048
     node.TRAIN_X = _loader("RandomSampler")
     node.TRAIN_U = _loader("RandomSampler")
