@@ -31,7 +31,7 @@ from dassl.utils.torchtools import load_checkpoint, load_object_state, torch_sav
 __all__ = ["RESUME_FILE", "Extras", "copy_models", "find_resume", "restore", "save_resume"]
 
 RESUME_FILE = "resume.pth.tar"
-_FORMAT = 1
+_FORMAT = 2
 
 #: Keys that may differ between a run and its continuation: they do not change what is computed
 _FREE_KEYS = {
@@ -167,6 +167,7 @@ def save_resume(trainer: Any, path: Path) -> None:
         "format": _FORMAT,
         "epoch": trainer.epoch + 1,
         "config": trainer.cfg.dump(),
+        "data": _data_of(trainer),
         "models": {name: changed_tensors(model, trainer._frozen[name]) for name, model in trainer._models.items()},
         "frozen": {name: {key: list(mark) for key, mark in marks.items()} for name, marks in trainer._frozen.items()},
         "optimizers": {name: optim and optim.state_dict() for name, optim in trainer._optims.items()},
@@ -197,12 +198,14 @@ def restore(trainer: Any, path: Path) -> int:
     """Put ``trainer`` into the state of ``path``; returns the epoch to go on with.
 
     Raises:
-        ValueError: the file belongs to another configuration, to other frozen weights or to another program version.
+        ValueError: the file belongs to another configuration, to other data or frozen weights, or to another program
+            version.
     """
     state = load_checkpoint(path)
     if state.get("format") != _FORMAT:
         raise ValueError(f"{path} is in a format that this version does not read: delete it to start from scratch")
     _check_config(state["config"], trainer.cfg, path)
+    _check_data(state["data"], _data_of(trainer), path)
     if state["models"].keys() != trainer._models.keys():
         raise ValueError(
             f"{path} holds the models {', '.join(state['models'])}, the trainer has {', '.join(trainer._models)}:"
@@ -258,4 +261,22 @@ def _check_config(saved: str, cfg: Any, path: Path) -> None:
         raise ValueError(
             f"{path} is the state of a run with another configuration:\n  " + "\n  ".join(lines) + "\nGive the same"
             " values to go on with it, another OUTPUT_DIR for a new run, or delete it to start from scratch"
+        )
+
+
+def _data_of(trainer: Any) -> dict[str, Any]:
+    """What tells one training set from another that has the same configuration, wherever its folder lies."""
+    return {"classes": [str(name) for name in trainer.lab2cname.values()], "batches": len(trainer.train_loader_x)}
+
+
+def _check_data(saved: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> None:
+    """Raise a ValueError if the run had other classes or another number of batches."""
+    if saved != now:
+        there, here = (f"{len(d['classes'])} classes and {d['batches']} batches an epoch" for d in (saved, now))
+        pairs = zip(saved["classes"], now["classes"], strict=False)
+        other = [f"{old!r} is {new!r} now" for old, new in pairs if old != new]
+        raise ValueError(
+            f"{path} is the state of a run on other data: {there} there, {here} now"
+            + (f", class {other[0]}" if other else "")
+            + ". Was DATASET.ROOT changed? Use another OUTPUT_DIR, or delete it to start from scratch"
         )

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,7 @@ def test_stopped_after_an_epoch(tmp_path, undisturbed, stop_after) -> None:
 def test_stopped_after_every_epoch(tmp_path, undisturbed) -> None:
     for stop_after in (1, 2, 3):
         train(tiny_cfg(tmp_path), stop_after)
+        time.sleep(1 - time.time() % 1)  # TensorBoard orders files by their second, then by a number read as text
     trainer = train(tiny_cfg(tmp_path))
     assert_same_bits(everything(trainer), undisturbed)
     lines = (tmp_path / "history.jsonl").read_text().splitlines()
@@ -110,6 +112,18 @@ def test_another_configuration_is_refused(tmp_path) -> None:
         ValueError, match=r"(?s)OPTIM.LR: 0.05 there, 0.1 now\n  SEED: 5 there, 6 now.*another OUTPUT_DIR"
     ):
         train(tiny_cfg(tmp_path, "OPTIM.LR", 0.1, "SEED", 6))
+
+
+def test_other_data_under_the_same_configuration_are_refused(tmp_path) -> None:
+    train(tiny_cfg(tmp_path), 2)
+
+    class OtherClasses(TinyTrainer):
+        def build_data_loader(self) -> None:
+            super().build_data_loader()
+            self.lab2cname = {0: "ant", 1: "bee", 2: "dog"}
+
+    with pytest.raises(ValueError, match=r"other data: 3 classes and 6 batches an epoch there, .*'cat' is 'dog' now"):
+        train(tiny_cfg(tmp_path), trainer_class=OtherClasses)
 
 
 def test_other_frozen_weights_are_refused(tmp_path) -> None:
