@@ -93,11 +93,11 @@ def run(args: argparse.Namespace) -> None:
     defaults = dict(flatten(default_cfg()))
     changed = [f"{key}: {value}" for key, value in flatten(cfg) if value != defaults.get(key)]
     print("** Settings other than the defaults **", *changed, "** Environment **", collect_env_info(), "", sep="\n")
-
     trainer = build_trainer(cfg)
     if args.eval_only:
         trainer.load_model(args.model_dir, epoch=args.load_epoch)
-        trainer.test()
+        trainer.loaded_epoch = trainer.loaded_epoch or args.load_epoch  # a plug-in's own load_model does not note it
+        trainer.final_test()
     elif not args.no_train:
         trainer.train()
 

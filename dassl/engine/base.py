@@ -36,6 +36,7 @@ class TrainerBase:
         self._scheds: OrderedDict[str, Any] = OrderedDict()
         self._frozen: dict[str, dict[str, Fingerprint]] = {}
         self._writer: SummaryWriter | None = None
+        self.loaded_epoch: int | None = None
         self._in_epochs = False
         self._anomalies = 0
 
@@ -206,6 +207,10 @@ class TrainerBase:
 
     def test(self) -> Any:
         raise NotImplementedError
+
+    def final_test(self) -> Any:
+        """The test that a run ends with."""
+        return self.test()
 
     def parse_batch_train(self, batch: Any) -> Any:
         raise NotImplementedError

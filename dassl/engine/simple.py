@@ -49,7 +49,6 @@ class SimpleTrainer(TrainerBase):
         self.max_epoch = cfg.OPTIM.MAX_EPOCH
         self.output_dir = cfg.OUTPUT_DIR
         self.history: list[dict[str, Any]] = []
-        self.loaded_epoch: int | None = None
         self._last_result: float | None = None
         self._last_split: str | None = None
         self._test_seconds = 0.0

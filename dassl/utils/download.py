@@ -61,13 +61,12 @@ def _fetch(url: str, staging: Path, checksum: str) -> None:
 
 def _receive(url: str, staging: Path) -> None:
     import gdown
-    import requests
     from gdown.exceptions import DownloadError as GdownError
 
     quiet = not sys.stderr.isatty()
     try:
         gdown.download(url, str(staging), quiet=quiet, resume=True, retries=RETRIES, timeout=TIMEOUT)
-    except (GdownError, requests.RequestException) as error:
+    except (GdownError, OSError) as error:  # its HTTP library's errors are OSErrors
         raise DownloadError(f"{url}: {' '.join(str(error).split())}") from error
 
 

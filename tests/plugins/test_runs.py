@@ -133,13 +133,7 @@ def test_loads_and_tests(project: Path, plugin: Plugin):
         assert line in log_of(project, plugin, "base")
 
 
-NOT_RECORDED = pytest.mark.xfail(reason="train.py --eval-only relies on the plug-in's test and load_model", strict=True)
-
-
-@pytest.mark.parametrize(
-    "plugin",
-    [pytest.param(p, id=p.trainer, marks=[NOT_RECORDED] if number < 4 else []) for number, p in enumerate(PLUGINS)],
-)
+@by_trainer
 def test_evaluation_leaves_results(project: Path, plugin: Plugin):
     """Also of a plug-in that overrides `test` or `load_model`, which know nothing of results.json."""
     for output in ("base", "new"):
