@@ -96,7 +96,7 @@ def run(args: argparse.Namespace) -> None:
     trainer = build_trainer(cfg)
     if args.eval_only:
         trainer.load_model(args.model_dir, epoch=args.load_epoch)
-        trainer.loaded_epoch = trainer.loaded_epoch or args.load_epoch  # a plug-in's own load_model does not note it
+        trainer.loaded_epoch = trainer.loaded_epoch or args.load_epoch  # a plug-in's load_model does not note it
         trainer.final_test()
     elif not args.no_train:
         trainer.train()
@@ -107,10 +107,11 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     try:
         run(args)
-    except (ValueError, OSError, ImportError) as error:
+    except (ValueError, OSError, ImportError, FloatingPointError) as error:
         if os.environ.get("DASSL_TRACEBACK") == "1":
             raise
-        print(f"error: {error}", file=sys.stderr)
+        for stream in filter(None, (sys.stderr, getattr(sys.stdout, "file", None))):  # stdout is copied to log.txt
+            print(f"error: {error}", file=stream, flush=True)
         return 2
     return 0
 

@@ -23,6 +23,12 @@ from .resnet import check_image_size
 PROMPT_STD = 0.02  # learned prompt tokens start as N(0, 0.02)
 
 
+def check_prompt_length(n_ctx: int) -> None:
+    """Raise a ValueError unless there is a prompt token to learn."""
+    if n_ctx < 1:
+        raise ValueError(f"a prompt of {n_ctx} tokens, expected at least 1: set N_CTX, N_CTX_VISION or N_CTX_TEXT")
+
+
 def check_prompt_depth(depth: int, layers: int, lowest: int) -> None:
     """Raise a ValueError unless prompts can enter at `depth` layers of a tower of `layers`."""
     if not lowest <= depth <= layers:
@@ -87,6 +93,7 @@ class Transformer(nn.Module):
     def add_prompts(self, n_ctx: int, depth: int) -> None:
         """Give blocks 1 … depth-1 learned tokens (n_ctx, D) of their own, `VPT_shallow`."""
         check_prompt_depth(depth, self.layers, lowest=0)
+        check_prompt_length(n_ctx)
         for block in list(self.resblocks)[1:depth]:
             block.register_parameter("VPT_shallow", nn.Parameter(torch.randn(n_ctx, self.width) * PROMPT_STD))
 
@@ -140,6 +147,7 @@ class VisionTransformer(nn.Module):
     def add_prompts(self, n_ctx: int, depth: int) -> None:
         """Give the tower learned tokens (n_ctx, Dv): `VPT` at the input, `VPT_shallow` before blocks 1 … depth-1."""
         check_prompt_depth(depth, self.transformer.layers, lowest=1)
+        check_prompt_length(n_ctx)
         self.VPT = nn.Parameter(torch.randn(n_ctx, self.transformer.width) * PROMPT_STD)
         self.transformer.add_prompts(n_ctx, depth)
 

@@ -65,7 +65,7 @@ def few_shot(split: Split, num_shots: int, seed: int) -> Split:
 
 def subsample_lists(lists: Sequence[list[Datum]], subsample: str) -> list[list[Datum]]:
     """``subsample_classes`` for any number of lists; the first one defines the classes."""
-    check_availability(subsample, SUBSAMPLES)
+    check_availability(subsample, SUBSAMPLES, "DATASET.SUBSAMPLE_CLASSES")
     if subsample == "all":
         return list(lists)
     labels = sorted({item.label for item in lists[0]})

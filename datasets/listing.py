@@ -47,7 +47,7 @@ def list_class_folders(folder: Path, cache: Path | None = None) -> dict[str, lis
     if empty := [name for name, images in listing.items() if not images]:
         raise ValueError(
             f"{len(empty)} of {len(listing)} class folders in {folder} hold no images: {first_few(empty)}. "
-            "Unpack them again, or remove the folders"
+            "Unpack them again"
         )
     if cache is not None and max(stamps.values()) < (time.time() - SETTLED_SECONDS) * 1e9:
         _write_cache(cache, stamps, listing)

@@ -1,5 +1,6 @@
 """train.py: its flags, what wins over what, and the one message that a mistake is answered with."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -61,9 +62,30 @@ def test_every_flag_reaches_its_key() -> None:
     assert cfg.is_frozen()
 
 
-def test_seed_zero_is_a_seed() -> None:
+def first_loss(folder: Path, *seed: str) -> float:
+    """The mean loss of one short epoch, in full precision."""
+    argv = ["--trainer", "MaPLe", "--dataset-config-file", EMOJI, "--config-file", MICRO, "--output-dir", str(folder)]
+    options = {"OPTIM.MAX_EPOCH": 1, "DATASET.NUM_SHOTS": 1, "DATALOADER.TRAIN_X.BATCH_SIZE": 16, "TEST.NO_TEST": True}
+    assert train.main([*argv, *seed, *(str(word) for pair in options.items() for word in pair)]) == 0
+    return json.loads((folder / "history.jsonl").read_text())["losses"]["loss"]
+
+
+def test_seed_zero_is_a_seed(tmp_path: Path) -> None:
+    """--seed 0 gives the same bits twice; without a seed two runs differ."""
     assert configured().SEED == -1
     assert configured("--seed", "0").SEED == 0
+    assert first_loss(tmp_path / "a", "--seed", "0") == first_loss(tmp_path / "b", "--seed", "0")
+    assert first_loss(tmp_path / "c") != first_loss(tmp_path / "d")
+
+
+def test_a_loss_that_is_not_finite_is_one_message_and_in_the_log(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    known = ("--trainer", "MaPLe", "--dataset-config-file", EMOJI, "--config-file", MICRO, "--seed", "1")
+    options = ("OPTIM.LR", "1e30", "OPTIM.WARMUP_EPOCH", "0", "DATASET.NUM_SHOTS", "2", "OPTIM.MAX_EPOCH", "2")
+    error = failing(capsys, tmp_path, *known, *options)
+    assert "Loss is infinite or NaN! (nan in epoch 1, batch" in error and "Lower OPTIM.LR" in error
+    assert error in (tmp_path / "run" / "log.txt").read_text(encoding="utf-8")
 
 
 def failing(capsys: pytest.CaptureFixture[str], tmp_path: Path, *argv: str) -> str:
@@ -120,8 +142,7 @@ def test_no_train_builds_and_stops(capsys: pytest.CaptureFixture[str], tmp_path:
     run = tmp_path / "run"
     argv = ["--trainer", "MaPLe", "--dataset-config-file", EMOJI, "--config-file", MICRO, "--output-dir", str(run)]
     assert train.main([*argv, "--no-train", "DATASET.NUM_SHOTS", "1"]) == 0
-    assert (run / "config.yaml").is_file()
-    assert not (run / "results.json").exists()
+    assert {path.name for path in run.iterdir()} == {"log.txt"}
     log = (run / "log.txt").read_text(encoding="utf-8")
     assert "TRAINER.MAPLE.PROMPT_DEPTH: 4" in log, "settings other than the defaults are printed"
     assert "OPTIM.MOMENTUM" not in log, "the defaults are not"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,10 +13,12 @@ from yacs.config import CfgNode
 
 import clip
 from clip.model import CLIP
+from dassl.data.datasets.base_dataset import first_few
 from dassl.engine import TrainerX
+from dassl.engine.state import check_tensors
 from dassl.metrics import compute_accuracy
 from dassl.optim import build_lr_scheduler, build_optimizer
-from dassl.utils import load_pretrained_weights
+from dassl.utils import load_checkpoint
 
 from .precision import Precision
 from .prompted_clip import FrozenTowersCLIP
@@ -66,7 +69,7 @@ class PromptTrainer(TrainerX):
             return
         module = self.registered_module()
         if cfg.MODEL.INIT_WEIGHTS:
-            load_pretrained_weights(module, cfg.MODEL.INIT_WEIGHTS)
+            load_learned(module, load_checkpoint(cfg.MODEL.INIT_WEIGHTS)["state_dict"], cfg.MODEL.INIT_WEIGHTS)
         self.scaler = self.precision.grad_scaler()
         self.optim = build_optimizer(self.model, cfg.OPTIM, param_groups=learned)
         self.sched = build_lr_scheduler(self.optim, cfg.OPTIM)
@@ -105,6 +108,11 @@ class PromptTrainer(TrainerX):
             batch["label"].to(self.device, non_blocking=True),
         )
 
+    def belongs_to(self) -> dict[str, Any]:
+        """The backbone, by name or, for weights of one's own, by file name."""
+        name = self.cfg.MODEL.BACKBONE.NAME
+        return {"backbone": name if name in clip.available_models() else os.path.basename(name)}
+
     def load_weights(self, name: str, state_dict: Mapping[str, Tensor], source: str) -> None:
         """Takes published checkpoints, which hold the whole model, too."""
         load_learned(self._models[name], state_dict, source)
@@ -119,23 +127,9 @@ def load_learned(module: nn.Module, state_dict: Mapping[str, Tensor], path: str)
         ValueError: a learned tensor is missing, unknown or of another shape, or the backbone is another one.
     """
     found = {k: v for k, v in state_dict.items() if k.rpartition(".")[2] not in CLASS_NAME_BUFFERS}
-    learned = {k: p for k, p in module.named_parameters() if p.requires_grad}
+    learned = {k for k, p in module.named_parameters() if p.requires_grad}
     own = module.state_dict()
-    missing = [f"{k} {tuple(learned[k].shape)}" for k in learned if k not in found]
-    unknown = [f"{k} {tuple(v.shape)}" for k, v in found.items() if k not in own]
-    reshaped = [
-        f"{k}: file {tuple(v.shape)}, model {tuple(own[k].shape)}"
-        for k, v in found.items()
-        if k in own and own[k].shape != v.shape
-    ]
-    if missing or unknown or reshaped:
-        raise ValueError(
-            f"{path} does not fit this model (prompt depth, prompt length or backbone differ).\n"
-            f"  in the model, not in the file: {_shorten(missing)}\n"
-            f"  in the file, not in the model: {_shorten(unknown)}\n"
-            f"  of another shape: {_shorten(reshaped)}\n"
-            "Use the trainer config and the backbone that the checkpoint was trained with."
-        )
+    check_tensors(module, found, own.keys() - learned, path)
     other = [
         k
         for k, v in found.items()
@@ -144,13 +138,6 @@ def load_learned(module: nn.Module, state_dict: Mapping[str, Tensor], path: str)
     if other:
         raise ValueError(
             f"{path} was trained on another backbone: {len(other)} of its frozen tensors have other values than this "
-            f"model's ({_shorten(other)}). Set MODEL.BACKBONE.NAME to the one it was trained with."
+            f"model's ({first_few(other)}). Set MODEL.BACKBONE.NAME to the one it was trained with."
         )
-    with torch.no_grad():
-        for name, parameter in learned.items():
-            parameter.copy_(found[name])
-
-
-def _shorten(names: list[str], most: int = 8) -> str:
-    shown = ", ".join(names[:most]) or "none"
-    return shown if len(names) <= most else f"{shown}, … ({len(names)} in all)"
+    module.load_state_dict({k: found[k] for k in learned}, strict=False)

@@ -20,8 +20,8 @@ from dassl.engine import TRAINER_REGISTRY
 
 from .base import PromptTrainer
 from .memory import available_bytes, rows_that_fit
-from .prompted_clip import FrozenTowersCLIP, unit
-from .prompts import ContextLearner
+from .prompted_clip import FrozenTowersCLIP, unit, without_autocast
+from .prompts import ContextLearner, context_length
 
 
 class ConditionalPromptLearner(ContextLearner):
@@ -75,7 +75,8 @@ class ConditionalCLIP(FrozenTowersCLIP):
     def score(self, image_features: Tensor, layout: PromptLayout) -> Tensor:
         """Logits (B, K) of normalised image features (B, E) over the classes of one layout."""
         text = unit(self.text_encoder(self.prompt_learner.embeddings_for(image_features), layout))  # (B, K, E)
-        return self.logit_scale.exp().float() * (text @ image_features[:, :, None]).squeeze(-1)
+        with without_autocast(text.device):
+            return self.logit_scale.exp().float() * (text @ image_features[:, :, None]).squeeze(-1)
 
     def forward(self, image: Tensor) -> Tensor:
         features = self.image_features(image)  # (B, E)
@@ -104,7 +105,7 @@ class CoCoOp(PromptTrainer):
     node = "COCOOP"
 
     def build_prompted_clip(self, options: CfgNode, classnames: list[str], clip_model: CLIP) -> ConditionalCLIP:
-        n_ctx = len(options.CTX_INIT.replace("_", " ").split()) or options.N_CTX
+        n_ctx = context_length(options.CTX_INIT, options.N_CTX)
         learner = ConditionalPromptLearner(classnames, clip_model, n_ctx, options.CTX_INIT)
         return ConditionalCLIP(clip_model, learner)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 from yacs.config import CfgNode
 
@@ -10,7 +12,7 @@ from dassl.engine import TRAINER_REGISTRY
 
 from .base import PromptTrainer
 from .prompted_clip import PromptedCLIP
-from .prompts import ContextLearner
+from .prompts import ContextLearner, context_length
 
 
 def extend_cfg(cfg: CfgNode) -> None:
@@ -29,11 +31,16 @@ class CoOp(PromptTrainer):
     node = "COOP"
 
     def build_prompted_clip(self, options: CfgNode, classnames: list[str], clip_model: CLIP) -> PromptedCLIP:
-        n_ctx = len(options.CTX_INIT.replace("_", " ").split()) or options.N_CTX
+        n_ctx = context_length(options.CTX_INIT, options.N_CTX)
         learner = ContextLearner(
             classnames, clip_model, n_ctx, options.CTX_INIT, options.CSC, options.CLASS_TOKEN_POSITION
         )
         return PromptedCLIP(clip_model, learner)
+
+    def belongs_to(self) -> dict[str, Any]:
+        """Class-specific contexts are of no use for other classes."""
+        classes = {"classes": list(self.dm.dataset.classnames)} if self.cfg.TRAINER.COOP.CSC else {}
+        return super().belongs_to() | classes
 
     def registered_module(self) -> nn.Module:
         return self.model.prompt_learner

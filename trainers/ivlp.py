@@ -9,7 +9,7 @@ from dassl.engine import TRAINER_REGISTRY
 
 from .base import PromptTrainer
 from .prompted_clip import FixedTextCLIP, FrozenTowersCLIP, PromptedCLIP
-from .prompts import ContextLearner, readable, words_to_learn
+from .prompts import ContextLearner, fixed_prompts, words_to_learn
 
 
 def extend_cfg(cfg: CfgNode) -> None:
@@ -37,7 +37,7 @@ class IVLP(PromptTrainer):
         if vision:
             add_vision_prompts(clip_model, options.N_CTX_VISION, options.PROMPT_DEPTH_VISION)
         if not text:
-            return FixedTextCLIP(clip_model, [[f"{readable(options.CTX_INIT)} {readable(c)}." for c in classnames]])
+            return FixedTextCLIP(clip_model, [fixed_prompts(options.CTX_INIT, classnames)])
         clip_model.transformer.add_prompts(options.N_CTX_TEXT, options.PROMPT_DEPTH_TEXT)
         ctx_init = words_to_learn(options.CTX_INIT, options.N_CTX_TEXT)
         return PromptedCLIP(clip_model, ContextLearner(classnames, clip_model, options.N_CTX_TEXT, ctx_init))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import torch
 
@@ -10,6 +11,8 @@ import torch
 # where the backward pass needs them.
 PEAK_FLOATS = 24
 KEPT_FLOATS = 22
+# Linux: what a container may use, in bytes, or "max".
+CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")
 # More rows in one pass than this gain no speed.
 MOST_ROWS = 32768
 
@@ -22,7 +25,9 @@ def available_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + held
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = CONTAINER_LIMIT.read_text().strip() if CONTAINER_LIMIT.exists() else "max"
+    return min(memory, int(limit) if limit.isdigit() else memory) // 4
 
 
 def rows_that_fit(available: int, width: int, layers: int, backward: bool) -> int:

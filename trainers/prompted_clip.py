@@ -24,6 +24,11 @@ def unit(x: Tensor) -> Tensor:
     return F.normalize(x.float(), dim=-1)
 
 
+def without_autocast(device: torch.device) -> torch.autocast:
+    """The context for logits: a hundred times a cosine, they need all of fp32's digits."""
+    return torch.autocast(device.type, enabled=False)
+
+
 class FrozenTowersCLIP(nn.Module):
     """exp(logit_scale) · image feature · text featureᵀ, both normalised. Subclasses give `compute_text_features`.
 
@@ -63,7 +68,9 @@ class FrozenTowersCLIP(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Logits (B, K) in fp32 of images (B, 3, H, W)."""
-        return self.logit_scale.exp().float() * self.image_features(image) @ self.text_features().t()
+        image_features, text_features = self.image_features(image), self.text_features()
+        with without_autocast(image.device):
+            return self.logit_scale.exp().float() * image_features @ text_features.t()
 
     def train(self, mode: bool = True) -> FrozenTowersCLIP:
         """The frozen towers stay in eval mode (a ResNet's running statistics are not touched)."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import clip
 from clip.layout import PromptLayout
 from clip.model import CLIP
-from clip.transformer import PROMPT_STD
+from clip.transformer import PROMPT_STD, check_prompt_length
 
 POSITIONS = ("end", "middle", "front")
 
@@ -26,6 +26,16 @@ def readable(classname: str) -> str:
 def words_to_learn(ctx_init: str, n_ctx: int) -> str:
     """MaPLe's and IVLP's initial words: those given, or none (random) where more than four tokens are learned."""
     return ctx_init if n_ctx <= 4 else ""
+
+
+def context_length(ctx_init: str, n_ctx: int) -> int:
+    """CoOp's and CoCoOp's number of context tokens: the words given, or `n_ctx` where none are."""
+    return len(readable(ctx_init).split()) or n_ctx
+
+
+def fixed_prompts(words: str, classnames: Sequence[str]) -> list[str]:
+    """The hand-written prompt of each class: "<words> <class name>."."""
+    return [f"{readable(words)} {readable(name)}." for name in classnames]
 
 
 def tokenize(texts: Sequence[str]) -> list[list[int]]:
@@ -75,8 +85,7 @@ class ContextLearner(nn.Module):
         super().__init__()
         if position not in POSITIONS:
             raise ValueError(f"CLASS_TOKEN_POSITION is {position!r}, expected one of {', '.join(POSITIONS)}")
-        if n_ctx < 1:
-            raise ValueError(f"the context has {n_ctx} tokens, expected at least 1: set N_CTX")
+        check_prompt_length(n_ctx)
         words = readable(ctx_init) or " ".join(["X"] * n_ctx)
         names = [readable(name) for name in classnames]
         tokens = tokenize([f"{words} {name}." for name in names])

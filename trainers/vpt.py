@@ -9,7 +9,7 @@ from dassl.engine import TRAINER_REGISTRY
 
 from .base import PromptTrainer
 from .prompted_clip import FixedTextCLIP
-from .prompts import readable
+from .prompts import fixed_prompts
 
 
 def extend_cfg(cfg: CfgNode) -> None:
@@ -28,4 +28,4 @@ class VPT(PromptTrainer):
 
     def build_prompted_clip(self, options: CfgNode, classnames: list[str], clip_model: CLIP) -> FixedTextCLIP:
         add_vision_prompts(clip_model, options.N_CTX_VISION, options.PROMPT_DEPTH_VISION)
-        return FixedTextCLIP(clip_model, [[f"{readable(options.CTX_INIT)} {readable(c)}." for c in classnames]])
+        return FixedTextCLIP(clip_model, [fixed_prompts(options.CTX_INIT, classnames)])

@@ -49,7 +49,7 @@ class ZeroshotCLIP(PromptTrainer):
     def train(self) -> None:  # type: ignore[override]
         """Nothing to train: test only."""
         print("Zero-shot CLIP learns nothing: testing at once")
-        self.test()
+        self.final_test()
 
     def load_model(self, directory: str, epoch: int | None = None) -> None:
         """Nothing to load."""

@@ -50,7 +50,7 @@ def build_data_loader(
         raise ValueError(
             f"The dataset {cfg.DATASET.NAME} has no items for this loader: check DATASET.ROOT and its split"
         )
-    check_availability(cfg.DATASET.ON_BAD_IMAGE, ["error", "skip"])
+    check_availability(cfg.DATASET.ON_BAD_IMAGE, ["error", "skip"], "DATASET.ON_BAD_IMAGE")
     wrapper = dataset_wrapper or DatasetWrapper
     dataset = wrapper(cfg, data_source, transform=tfm, is_train=is_train)
     num_workers = cfg.DATALOADER.NUM_WORKERS

@@ -83,7 +83,9 @@ class Loader(DataLoader):
             seed = int(torch.empty((), dtype=torch.int64).random_())
             self.items.epoch_seed.fill_(seed)
             self._order.manual_seed(seed)
-        batches = super().__iter__()
+        batches: Iterator[Any] = super().__iter__()
+        if self.num_workers:
+            batches = _without_traceback(batches)
         return self._good_batches(batches) if self.items.skip_bad else batches
 
     def _good_batches(self, batches: Iterator[Any]) -> Iterator[Any]:
@@ -97,6 +99,15 @@ class Loader(DataLoader):
                 f"images cannot be read and were {done} (DATASET.ON_BAD_IMAGE skip): "
                 f"{', '.join(names)}{', …' if len(bad) > 5 else ''}"
             )
+
+
+def _without_traceback(batches: Iterator[Any]) -> Iterator[Any]:
+    """The batches; a worker's BadImageError comes as it was raised there, without the traceback around it."""
+    try:
+        yield from batches
+    except BadImageError as error:
+        marker = f"{BadImageError.__name__}: "
+        raise BadImageError(str(error).rpartition(marker)[2].strip() or str(error)) from None
 
 
 def _collate(items: list[Any]) -> Any:

@@ -169,7 +169,7 @@ def build_sampler(
     Raises:
         ValueError: there is none of that name.
     """
-    check_availability(sampler_type, AVAI_SAMPLERS)
+    check_availability(sampler_type, AVAI_SAMPLERS, "SAMPLER")
     items = data_source if data_source is not None else []
     if sampler_type == "RandomDomainSampler":
         return RandomDomainSampler(items, batch_size, n_domain)

@@ -1,6 +1,7 @@
 """TrainerBase: models by name, their checkpoints, and the loop over epochs."""
 
 import math
+import reprlib
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
@@ -71,6 +72,7 @@ class TrainerBase:
             state = {
                 "state_dict": changed_tensors(self._models[name], self._frozen[name]),
                 "epoch": epoch + 1,
+                "belongs_to": self.belongs_to(),
                 "optimizer": None,  # these files are weights to publish; resuming has a file of its own
                 "scheduler": None,
                 "val_result": val_result,
@@ -94,9 +96,23 @@ class TrainerBase:
         for name in self.get_model_names():
             path = _checkpoint_path(Path(directory) / name, epoch)
             checkpoint = load_checkpoint(path)
+            self._check_belonging(checkpoint.get("belongs_to") or {}, str(path))
             self.load_weights(name, checkpoint.get("state_dict", {}), str(path))
             self.loaded_epoch = checkpoint.get("epoch")
             print(f"Load {path} to {name} (epoch={self.loaded_epoch}, val_result={checkpoint.get('val_result')})")
+
+    def belongs_to(self) -> dict[str, Any]:
+        """Plain values that a checkpoint's weights are of no use without; ``load_model`` compares them."""
+        return {}
+
+    def _check_belonging(self, saved: Mapping[str, Any], path: str) -> None:
+        lines = [
+            f"  {key}: {reprlib.repr(saved[key])} in the file, {reprlib.repr(own)} here"
+            for key, own in self.belongs_to().items()
+            if saved.get(key, own) != own
+        ]
+        if lines:
+            raise ValueError("\n".join([f"{path} was trained with something else:", *lines, "Give the same here."]))
 
     def load_weights(self, name: str, state_dict: Mapping[str, Any], source: str) -> None:
         """Load a state dict into one registered model.

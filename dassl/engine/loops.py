@@ -79,7 +79,7 @@ class TrainerXU(_EpochLoop):
     def run_epoch(self) -> None:
         sizes = {"train_x": len(self.train_loader_x), "train_u": len(self.train_loader_u)}
         sizes["smaller_one"] = min(sizes.values())
-        check_availability(self.cfg.TRAIN.COUNT_ITER, sizes)
+        check_availability(self.cfg.TRAIN.COUNT_ITER, sizes, "TRAIN.COUNT_ITER")
         num_batches = sizes[self.cfg.TRAIN.COUNT_ITER]
         pairs = zip(range(num_batches), _endless(self.train_loader_x), _endless(self.train_loader_u), strict=False)
         self._run_steps(((x, u) for _, x, u in pairs), num_batches)

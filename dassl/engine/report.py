@@ -54,7 +54,7 @@ def collect_results(trainer: Any) -> dict[str, Any]:
         "backbone": cfg.MODEL.BACKBONE.NAME,
         "seed": cfg.SEED,
         "shots": cfg.DATASET.NUM_SHOTS,
-        "precision": cfg.TRAINER.get(cfg.TRAINER.NAME.upper(), {}).get("PREC"),
+        "precision": _precision(trainer),
         "epoch": _tested_epoch(trainer),
         "correct": report.get("correct"),
         "total": report.get("total"),
@@ -76,9 +76,17 @@ def collect_results(trainer: Any) -> dict[str, Any]:
 
 def _tested_epoch(trainer: Any) -> int | None:
     """The epoch of a loaded checkpoint (the best one of a training), else the last epoch trained here."""
-    if trainer.loaded_epoch is not None or not trainer.history:
+    if trainer.loaded_epoch is not None:
         return trainer.loaded_epoch
-    return trainer.history[-1]["epoch"]
+    if trainer.history:
+        return trainer.history[-1]["epoch"]
+    return trainer.epoch + 1 if hasattr(trainer, "time_start") else None  # trained by a loop of its own, or not
+
+
+def _precision(trainer: Any) -> str | None:
+    """What the towers computed in, where the trainer tells; else what its config node asks for."""
+    computed = getattr(getattr(trainer, "precision", None), "name", None)
+    return computed or trainer.cfg.TRAINER.get(trainer.cfg.TRAINER.NAME.upper(), {}).get("PREC")
 
 
 def _protocol(cfg: Any) -> str:

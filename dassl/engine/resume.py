@@ -79,6 +79,7 @@ _ENGINE = {
     "_in_epochs",
     "_last_result",
     "_last_split",
+    "_output_lock",
     "_models",
     "_optims",
     "_results_written",
@@ -201,7 +202,10 @@ def restore(trainer: Any, path: Path) -> int:
         ValueError: the file belongs to another configuration, to other data or frozen weights, or to another program
             version.
     """
-    state = load_checkpoint(path)
+    try:
+        state = load_checkpoint(path)
+    except ValueError as error:
+        raise ValueError(f"{error}. Delete it to start from scratch") from error
     if state.get("format") != _FORMAT:
         raise ValueError(f"{path} is in a format that this version does not read: delete it to start from scratch")
     _check_config(state["config"], trainer.cfg, path)

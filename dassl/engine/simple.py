@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock
 
 from dassl.data import DataManager
 from dassl.engine.base import TrainerBase
@@ -16,7 +17,7 @@ from dassl.evaluation import build_evaluator
 from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils.progress import progress
 from dassl.utils.results import write_results
-from dassl.utils.tools import atomic_write, remove_temporaries
+from dassl.utils.tools import atomic_write, check_availability, lock_folder, remove_temporaries
 from dassl.utils.torchtools import count_num_param, load_pretrained_weights
 
 __all__ = ["SimpleTrainer"]
@@ -53,12 +54,14 @@ class SimpleTrainer(TrainerBase):
         self._last_split: str | None = None
         self._test_seconds = 0.0
         self._results_written = False
+        self._output_lock: FileLock | None = None
         self._start_record()
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
-        if self.output_dir:
-            with atomic_write(Path(self.output_dir) / "config.yaml", "w") as file:
-                file.write(cfg.dump())
+        check_availability(cfg.TEST.FINAL_MODEL, ["last_step", "best_val"], "TEST.FINAL_MODEL")
+        check_availability(cfg.TEST.SPLIT, ["val", "test"], "TEST.SPLIT")
+        if cfg.TRAIN.PRINT_FREQ < 1:
+            raise ValueError(f"TRAIN.PRINT_FREQ is {cfg.TRAIN.PRINT_FREQ}, expected a number of batches from 1 on")
         self.build_data_loader()
         self.build_model()
         self.evaluator = build_evaluator(cfg, lab2cname=self.lab2cname)
@@ -100,15 +103,25 @@ class SimpleTrainer(TrainerBase):
         """Resume if there is a state to, open the writer, start the clock."""
         if self.cfg.TEST.FINAL_MODEL == "best_val":
             self._check_best_val()
-        if self.output_dir:
-            remove_temporaries(self.output_dir)
-            (Path(self.output_dir) / "results.json").unlink(missing_ok=True)  # of a former run: not done any more
         self.loaded_epoch = None
         self.start_epoch = self.resume_model_if_exist(self.cfg.RESUME or self.output_dir)
+        self._own_output()
         if self.output_dir:
             resumed_at = self.start_epoch * len(self.train_loader_x) if self.start_epoch else None
             self.init_writer(Path(self.output_dir) / "tensorboard", purge_step=resumed_at)
         self.time_start = time.time()
+        self._in_epochs = True  # also of a trainer with a loop of its own: its validations are no results
+
+    def _own_output(self) -> None:
+        """From here on the output folder is this run's. Until then, whatever is refused leaves it as it was."""
+        if not self.output_dir or self._output_lock is not None:
+            return
+        folder = Path(self.output_dir)
+        self._output_lock = lock_folder(folder)
+        remove_temporaries(folder)
+        with atomic_write(folder / "config.yaml", "w") as file:
+            file.write(self.cfg.dump())
+        (folder / "results.json").unlink(missing_ok=True)  # of a former run: not done any more
 
     def _check_best_val(self) -> None:
         if self.val_loader is None:
@@ -138,6 +151,7 @@ class SimpleTrainer(TrainerBase):
 
     def after_train(self) -> None:
         """Test the last or the best model, and record the results."""
+        self._in_epochs = False
         print("Finish training")
         if not self.cfg.TEST.NO_TEST:
             if self.cfg.TEST.FINAL_MODEL == "best_val":
@@ -155,6 +169,7 @@ class SimpleTrainer(TrainerBase):
         self._extras = Extras(self)
 
     def begin_epoch(self) -> None:
+        self._own_output()
         self._start_record()
         self._epoch_start = time.perf_counter()
 
@@ -225,6 +240,7 @@ class SimpleTrainer(TrainerBase):
 
     def final_test(self) -> float:
         """:meth:`test`, also where a trainer overrides it, with its result in results.json."""
+        self._own_output()
         self._results_written = False
         start = time.perf_counter()
         result = self.test()
@@ -238,6 +254,7 @@ class SimpleTrainer(TrainerBase):
     def save_results(self) -> None:
         """Write results.json of a finished run, if the run has an output folder."""
         if self.output_dir:
+            self._own_output()
             write_results(Path(self.output_dir) / "results.json", collect_results(self))
         self._results_written = True
 

@@ -12,6 +12,7 @@ from torch import nn
 __all__ = [
     "Fingerprint",
     "changed_tensors",
+    "check_tensors",
     "fingerprint",
     "frozen_fingerprints",
     "load_tensors",
@@ -59,8 +60,8 @@ def changed_tensors(model: nn.Module, frozen: Mapping[str, Fingerprint]) -> Orde
     return kept
 
 
-def load_tensors(model: nn.Module, state: Mapping[str, Any], may_miss: Container[str], source: str) -> None:
-    """Load ``state``; only names in ``may_miss`` may be absent from it.
+def check_tensors(model: nn.Module, state: Mapping[str, Any], may_miss: Container[str], source: str) -> None:
+    """Raise unless ``state`` fits the model; only names in ``may_miss`` may be absent from it.
 
     Raises:
         ValueError: missing or unexpected names, or shapes that differ; all of them are listed.
@@ -74,9 +75,14 @@ def load_tensors(model: nn.Module, state: Mapping[str, Any], may_miss: Container
             problems.append(f"{name} has shape {_shape(value)} in the file, {_shape(own[name])} in the model")
     if problems:
         raise ValueError(
-            f"{source} does not fit the model (another depth, length, backbone or trainer?):\n  "
+            f"{source} does not fit the model (another prompt depth, prompt length, backbone or trainer?):\n  "
             + "\n  ".join(problems)
         )
+
+
+def load_tensors(model: nn.Module, state: Mapping[str, Any], may_miss: Container[str], source: str) -> None:
+    """Load ``state`` after :func:`check_tensors`."""
+    check_tensors(model, state, may_miss, source)
     model.load_state_dict(state, strict=False)
 
 

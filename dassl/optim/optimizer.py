@@ -28,7 +28,7 @@ def build_optimizer(model: Any, optim_cfg: Any, param_groups: Any = None) -> tor
         ValueError: unknown optimizer, or NEW_LAYERS names no child of the model.
         TypeError: STAGED_LR with something that is not a module.
     """
-    check_availability(optim_cfg.NAME, AVAI_OPTIMS)
+    check_availability(optim_cfg.NAME, AVAI_OPTIMS, "OPTIM.NAME")
     if param_groups is not None:
         if optim_cfg.STAGED_LR:
             warnings.warn("OPTIM.STAGED_LR does nothing here: the parameter groups are given", stacklevel=2)

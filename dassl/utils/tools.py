@@ -16,6 +16,7 @@ from typing import IO, Any
 import numpy as np
 import PIL
 import torch
+from filelock import FileLock, Timeout
 from PIL import Image
 
 from dassl.utils.download import download_url
@@ -29,6 +30,7 @@ __all__ = [
     "download_url",
     "get_most_similar_str_to_a_from_b",
     "listdir_nohidden",
+    "lock_folder",
     "mkdir_if_missing",
     "read_image",
     "read_json",
@@ -95,6 +97,25 @@ def _sync_folder(folder: Path) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+def lock_folder(folder: str | Path) -> FileLock:
+    """Hold a folder for this process until it ends, where its file system has locks.
+
+    Raises:
+        BlockingIOError: another process holds it.
+    """
+    mkdir_if_missing(folder)
+    lock = FileLock(Path(folder) / ".lock", blocking=False, is_singleton=True)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise BlockingIOError(
+            f"another process is writing to {folder}: wait for it or stop it, or give this run another folder"
+        ) from error
+    except NotImplementedError:
+        pass
+    return lock
 
 
 def read_json(fpath: str | Path) -> Any:
@@ -181,12 +202,12 @@ def closest_hint(name: str, available: Iterable[str]) -> str:
     return f" (did you mean {' or '.join(by_lower[text] for text in close)}?)." if close else "."
 
 
-def check_availability(requested: str, available: Iterable[str]) -> None:
-    """Raise a ValueError with the closest names unless ``requested`` is one of ``available``."""
+def check_availability(requested: str, available: Iterable[str], key: str = "") -> None:
+    """Raise a ValueError with the closest names unless ``requested`` (the value of ``key``) is one of ``available``."""
     available = list(available)
     if requested not in available:
         raise ValueError(
-            f"'{requested}' is not available{closest_hint(requested, available)}"
+            f"{key + ' ' if key else ''}'{requested}' is not available{closest_hint(requested, available)}"
             f" It should be one of: {', '.join(sorted(available)) or 'nothing yet'}"
         )
 

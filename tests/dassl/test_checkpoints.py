@@ -260,7 +260,7 @@ def test_load_model(tmp_path, capsys) -> None:
 
 def test_a_checkpoint_of_another_shape_is_refused_with_both(tmp_path) -> None:
     registered(Prompted(depth=2)).save_model(0, tmp_path)
-    with pytest.raises(ValueError, match=r"(?s)another depth.*missing compound.2 \(3,\)"):
+    with pytest.raises(ValueError, match=r"(?s)another prompt depth.*missing compound.2 \(3,\)"):
         registered(Prompted(depth=3)).load_model(tmp_path, epoch=1)
     with pytest.raises(ValueError, match=r"unexpected compound.1 \(3,\)"):
         registered(Prompted(depth=1)).load_model(tmp_path, epoch=1)

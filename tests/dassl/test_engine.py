@@ -31,7 +31,7 @@ def run(tmp_path_factory):
 
 def test_a_run_folder(run) -> None:
     folder, _ = run
-    names = {path.name for path in folder.iterdir()}
+    names = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
     assert names == {"config.yaml", "history.jsonl", "net", "results.json", "resume.pth.tar", "tensorboard"}
     assert {path.name for path in (folder / "net").iterdir()} == {"checkpoint", "model.pth.tar-4"}
     assert "MAX_EPOCH: 4" in (folder / "config.yaml").read_text()

@@ -1,6 +1,7 @@
 """Registry, meters, logger, tools, results, progress."""
 
 import io
+import os
 import random
 import subprocess
 import sys
@@ -165,6 +166,16 @@ def test_files_and_names(tmp_path, capsys) -> None:
     utils.check_availability("a", ["a", "b"])
     with pytest.raises(ValueError, match=r"'Oxfordpets' is not available \(did you mean OxfordPets\?\)"):
         utils.check_availability("Oxfordpets", ["OxfordPets", "Food101"])
+
+
+def test_an_atomic_write_reaches_the_disk_before_its_name_changes(tmp_path, monkeypatch) -> None:
+    calls = []
+    for name in ("fsync", "replace"):
+        real = getattr(os, name)
+        monkeypatch.setattr(os, name, lambda *args, name=name, real=real: (calls.append(name), real(*args))[1])
+    with utils.atomic_write(tmp_path / "a", "w") as file:
+        file.write("x")
+    assert calls == ["fsync", "replace", "fsync"]  # the file, the rename, the folder
 
 
 class Terminal(io.StringIO):

@@ -123,7 +123,7 @@ def test_published_checkpoint_of_another_shape_is_an_error(depth: int, n_ctx: in
     path = str(GOLDEN / "reference_checkpoint" / "MultiModalPromptLearner" / "model.pth.tar-5")
     model = golden_model({**meta, "PROMPT_DEPTH": depth, "N_CTX": n_ctx})
     before = {n: p.clone() for n, p in model.named_parameters()}
-    with pytest.raises(ValueError, match="prompt depth, prompt length or backbone differ"):
+    with pytest.raises(ValueError, match="another prompt depth, prompt length, backbone or trainer"):
         load_learned(model, load_checkpoint(path)["state_dict"], path)
     assert all(torch.equal(p, before[n]) for n, p in model.named_parameters())
 

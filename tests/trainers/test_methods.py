@@ -1,13 +1,19 @@
 """What each method learns, on which backbones it works, and in which precision."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
+from yacs.config import CfgNode
 
+import clip
 import trainers.cocoop
 from clip.model import CLIP
 from tests.golden import NODES, build, trainer_options
 from trainers.precision import Precision
+from trainers.prompted_clip import FixedTextCLIP, FrozenTowersCLIP
+from trainers.zsclip import ZeroshotCLIP2
 
 NAMES = ["cat", "golden_retriever", "2012 Tesla Model S"]
 SMALL = {  # of the published settings, what a tower of two layers needs changed
@@ -81,6 +87,51 @@ def test_baselines_learn_these_tensors():
     assert vision_alone == {"image_encoder.VPT": 2 * 768, **vision}
 
 
+def test_deep_prompts_start_small_and_random():
+    """N(0, 0.02) in both towers."""
+    torch.manual_seed(0)
+    maple = build("MaPLe", NAMES, vit_b16()).prompt_learner
+    ivlp = build("IVLP", NAMES, vit_b16())
+    own = [parameter for name, parameter in ivlp.named_parameters() if "VPT" in name]
+    assert len(maple.compound_prompts_text) == 8 and len(own) == 1 + 2 * 8
+    for prompt in (*maple.compound_prompts_text, *own):  # of at least 2 × 512 numbers
+        assert abs(prompt.std().item() - 0.02) < 0.003 and abs(prompt.mean().item()) < 0.003
+
+
+@pytest.mark.parametrize(
+    ("trainer", "values", "learned_words"),
+    [
+        ("MaPLe", {"PROMPT_DEPTH": 2}, "a photo"),
+        ("MaPLe", {"PROMPT_DEPTH": 2, "N_CTX": 4}, "a photo of a"),
+        ("IVLP", {"PROMPT_DEPTH_VISION": 1, "PROMPT_DEPTH_TEXT": 1}, "a photo"),
+        ("CoOp", {"CTX_INIT": "a_photo_of_a", "N_CTX": 16}, "a photo of a"),
+        ("CoCoOp", {"CTX_INIT": "a photo of a", "N_CTX": 16}, "a photo of a"),
+    ],
+)
+def test_the_context_starts_from_the_first_words(trainer: str, values: dict, learned_words: str):
+    """MaPLe and IVLP learn the first N_CTX of them; CoOp and CoCoOp all, whatever N_CTX says."""
+    model = small_clip()
+    ids = clip.tokenize([learned_words])[0, 1 : 1 + len(learned_words.split())]
+    expected = model.token_embedding(ids)
+    assert torch.equal(build(trainer, NAMES, model, **values).prompt_learner.ctx, expected)
+
+
+def test_a_class_specific_context_starts_alike_for_all_classes():
+    model = small_clip()
+    ctx = build("CoOp", NAMES, model, CTX_INIT="a photo of a", CSC=True).prompt_learner.ctx
+    expected = model.token_embedding(clip.tokenize(["a photo of a"])[0, 1:5])
+    assert torch.equal(ctx, expected.expand(3, 4, -1))
+
+
+def test_zero_shot_ensembles_leave_out_the_own_template_on_imagenet_alone():
+    for name, count in (("ImageNet", 7), ("OxfordPets", 8)):
+        trainer = ZeroshotCLIP2.__new__(ZeroshotCLIP2)
+        trainer.cfg = CfgNode({"DATASET": {"NAME": name}})
+        trainer.dm = SimpleNamespace(dataset=SimpleNamespace(template="a photo of a {}, a type of pet."))
+        assert len(trainer.templates()) == count
+        assert (trainer.templates()[-1] == "a photo of a {}, a type of pet.") == (name != "ImageNet")
+
+
 def test_projections_start_as_copies_of_one():
     projections = build("MaPLe", NAMES, small_clip(), PROMPT_DEPTH=2).prompt_learner.compound_prompt_projections
     deep = build("MaPLe", NAMES, vit_b16()).prompt_learner.compound_prompt_projections
@@ -96,6 +147,10 @@ def test_widths_follow_the_backbone(trainer: str):
     logits.square().mean().backward()
     assert logits.shape == (2, 3)
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters() if p.requires_grad)
+
+
+def test_zero_shot_on_a_resnet():
+    assert zero_shot(small_clip(vision=16, layers=(1, 1, 1, 1)))(torch.randn(2, 3, 64, 64)).shape == (2, 3)
 
 
 @pytest.mark.parametrize("trainer", ["CoOp", "CoCoOp"])
@@ -127,6 +182,7 @@ def test_vision_prompts_on_a_resnet_are_an_error():
         ("MaPLe", {"PROMPT_DEPTH": 2, "CTX_INIT": "photo"}, "N_CTX is 2, but CTX_INIT 'photo' has 1 tokens"),
         ("CoOp", {"CLASS_TOKEN_POSITION": "last"}, "'last', expected one of end, middle, front"),
         ("IVLP", {"PROMPT_DEPTH_VISION": 0, "PROMPT_DEPTH_TEXT": 0}, "IVLP has nothing to learn"),
+        ("VPT", {"PROMPT_DEPTH_VISION": 2, "N_CTX_VISION": 0}, "a prompt of 0 tokens, expected at least 1: set N_CTX"),
         ("VPT", {"PROMPT_DEPTH_VISION": 13}, "prompt depth 13 does not fit a tower of 2 layers"),
     ],
 )
@@ -149,24 +205,40 @@ def test_more_than_four_tokens_start_random_in_maple_and_ivlp():
     assert trainer_options("MaPLe").CTX_INIT == "a photo of a"
 
 
-@pytest.mark.parametrize("trainer", NODES)
-@pytest.mark.parametrize("prec", ["bf16", "amp"])
-def test_precisions_agree_on_the_cpu(trainer: str, prec: str):
-    """bf16 keeps 8 bits: cosines within 0.03 of fp32's; learned parameters and gradients stay fp32."""
-    device, image = torch.device("cpu"), torch.randn(3, 3, 32, 32)
-    torch.manual_seed(0)
-    full = build(trainer, NAMES, small_clip(), **SMALL[trainer])
-    torch.manual_seed(0)
-    model = build(trainer, NAMES, small_clip(), **SMALL[trainer])
-    precision = Precision(prec, device)
+def zero_shot(clip_model: CLIP) -> FixedTextCLIP:
+    """Two templates, as the ensembles have several."""
+    return FixedTextCLIP(clip_model, [[t.format(name) for name in NAMES] for t in ("a photo of a {}.", "art of a {}.")])
+
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+ON_GPU = [pytest.param("cuda", prec, marks=needs_gpu) for prec in ("fp16", "bf16", "amp")]
+
+
+@pytest.mark.parametrize("trainer", [*NODES, "ZeroshotCLIP"])
+@pytest.mark.parametrize(("device_type", "prec"), [("cpu", "bf16"), ("cpu", "amp"), *ON_GPU])
+def test_precisions_agree(trainer: str, device_type: str, prec: str):
+    """bf16 keeps 8 bits, fp16 11: cosines within 0.03 of fp32's, but not its bits; what is learned stays fp32."""
+    device = torch.device(device_type)
+
+    def made() -> FrozenTowersCLIP:
+        torch.manual_seed(0)
+        if trainer == "ZeroshotCLIP":
+            return zero_shot(small_clip())
+        return build(trainer, NAMES, small_clip(), **SMALL[trainer])
+
+    full, model, precision = made().to(device), made(), Precision(prec, device)
     precision.cast_towers(model.image_encoder, model.text_encoder)
+    model.to(device)
+    image = torch.randn(3, 3, 32, 32, device=device)
     with torch.no_grad():
         expected = full(image) / full.logit_scale.exp()
     with precision.autocast():
         logits = model(image)
-    assert (logits / model.logit_scale.exp() - expected).abs().max() < 0.03
-    logits.sum().backward()
-    assert all(p.dtype == p.grad.dtype == torch.float32 for p in model.parameters() if p.requires_grad)
+    assert logits.dtype == torch.float32
+    assert 0 < (logits / model.logit_scale.exp() - expected).abs().max() < 0.03
+    if trainer != "ZeroshotCLIP":
+        logits.sum().backward()
+        assert all(p.dtype == p.grad.dtype == torch.float32 for p in model.parameters() if p.requires_grad)
 
 
 def test_fp16_says_that_it_runs_as_fp32_on_the_cpu(capsys):

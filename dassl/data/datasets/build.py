@@ -18,7 +18,7 @@ def build_dataset(cfg: CfgNode) -> "DatasetBase":
     Raises:
         ValueError: no dataset has that name; the message holds the closest one.
     """
-    check_availability(cfg.DATASET.NAME, DATASET_REGISTRY.registered_names())
+    check_availability(cfg.DATASET.NAME, DATASET_REGISTRY.registered_names(), "DATASET.NAME")
     if cfg.VERBOSE:
         print(f"Loading dataset: {cfg.DATASET.NAME}")
     return DATASET_REGISTRY.get(cfg.DATASET.NAME)(cfg)

@@ -125,8 +125,8 @@ def build_transform(cfg: CfgNode, is_train: bool = True, choices: Sequence[str] 
         return None
     choices = cfg.INPUT.TRANSFORMS if choices is None else choices
     for choice in choices:
-        check_availability(choice, AVAI_CHOICES)
-    check_availability(cfg.INPUT.INTERPOLATION, INTERPOLATION_MODES)
+        check_availability(choice, AVAI_CHOICES, "INPUT.TRANSFORMS")
+    check_availability(cfg.INPUT.INTERPOLATION, INTERPOLATION_MODES, "INPUT.INTERPOLATION")
     size = "x".join(str(edge) for edge in cfg.INPUT.SIZE)
     normalize = T.Normalize(mean=cfg.INPUT.PIXEL_MEAN, std=cfg.INPUT.PIXEL_STD)
     build = _build_transform_train if is_train else _build_transform_test
