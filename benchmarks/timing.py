@@ -6,8 +6,9 @@ Letters: B images, K classes.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import ctypes
 import platform
-import resource
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from clip.model import CLIP
+from dassl.engine.report import peak_memory_bytes
 from dassl.utils import write_json
 from trainers.precision import CHOICES, Precision
 from trainers.prompted_clip import FrozenTowersCLIP
@@ -72,16 +74,16 @@ class Clock:
             return
         clear = Path("/proc/self/clear_refs")  # Linux: "5" sets the high-water mark back to what is resident now
         if clear.exists():
+            with contextlib.suppress(AttributeError):  # another C library than GNU's
+                ctypes.CDLL(None).malloc_trim(0)  # what the other side freed is not resident
             clear.write_text("5")
 
     def _peak(self) -> int:
-        if self.device.type == "cuda":
-            return torch.cuda.max_memory_allocated(self.device)
         status = Path("/proc/self/status")
-        if status.exists():
-            high = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-            return int(high.split()[1]) * 1024
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        if self.device.type == "cuda" or not status.exists():
+            return peak_memory_bytes(self.device)
+        high = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(high.split()[1]) * 1024
 
     def measure(self, work: Callable[[], Any], repeats: int) -> tuple[dict[str, Any], Any]:
         """Median seconds over `repeats` calls, all of them and the peak memory in bytes; what the last call gave."""

@@ -94,12 +94,17 @@ set_config() {  # TRAINER CONFIG [DATASET THAT IS TRAINED ON]: the embedded demo
 # ---- one run --------------------------------------------------------------------------------------------------
 
 run() {  # FOLDER [FLAG ...] -- [KEY VALUE ...]
-    local folder=$1 state command options
+    local folder=$1 state command check options
     shift
     command=("$PYTHON" train.py --root "$DATA" --trainer "$TRAINER" --dataset-config-file "configs/datasets/$DATASET.yaml"
         --config-file "$CONFIG_FILE" --output-dir "$folder")
     if [[ -n $SEED ]]; then command+=(--seed "$SEED"); fi
-    while [[ $1 != -- ]]; do command+=("$1"); shift; done
+    check=(--config "configs/datasets/$DATASET.yaml" --config "$CONFIG_FILE")
+    while [[ $1 != -- ]]; do
+        command+=("$1")
+        if [[ $1 == --load-epoch ]]; then check+=(--epoch "$2"); fi
+        shift
+    done
     shift
     options=("$@" ${OPTIONS[@]+"${OPTIONS[@]}"})
     case $DATASET in  # their folders do not tell whose images they are of: a finished run of others' is an error
@@ -110,10 +115,10 @@ run() {  # FOLDER [FLAG ...] -- [KEY VALUE ...]
     if [[ -n ${AGAIN:-} ]]; then
         state=new
     else
-        state=$("$PYTHON" scripts/run_state.py "$folder" ${options[@]+"${options[@]}"})
+        state=$("$PYTHON" scripts/run_state.py "${check[@]}" "$folder" ${options[@]+"${options[@]}"})
     fi
     if [[ $state == finished* ]]; then
-        echo "Finished already, skipped: $folder (accuracy ${state#finished } %)"
+        echo "Finished already, skipped: $folder (${state#finished, })"
     elif [[ ${DRY_RUN:-} == 1 ]]; then
         printf '%q ' "${command[@]}"
         echo

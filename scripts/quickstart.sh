@@ -3,6 +3,7 @@
 # ViT-Micro/8, a tiny CLIP) through the same scripts that run ImageNet with ViT-B/16, and prints base / new / harmonic mean.
 # Usage: bash scripts/quickstart.sh [SEED ...]     seed 1 unless others are named
 set -euo pipefail
+if [[ -n ${OUTPUT:-} && $OUTPUT != /* ]]; then OUTPUT=$PWD/$OUTPUT; fi  # the caller's folder
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 METHODS=(zsclip maple coop cocoop)
@@ -10,6 +11,7 @@ if (($# == 0)); then set -- 1; fi
 
 bash scripts/setup.sh
 export PYTHON=$PWD/.venv/bin/python OUTPUT=${OUTPUT:-output}
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}  # a tiny model gains nothing from more, and loses on a busy machine
 for seed in "$@"; do
     for method in "${METHODS[@]}"; do
         echo "== $method, seed $seed"

@@ -65,32 +65,38 @@ def read_runs(root: Path) -> list[Run]:
     """Every run folder below ``root``, complete or not."""
     marks = {"results.json", "config.yaml", "log.txt", "resume.pth.tar"}
     folders = sorted({path.parent for path in root.rglob("*") if path.name in marks})
-    runs = (_read_run(folder, folder.relative_to(root).parts) for folder in folders)
-    return [run for run in runs if run is not None]
+    runs = [run for folder in folders if (run := _read_run(folder, folder.relative_to(root).parts))]
+    trained = {_key(run) for run in runs if "train_base" in Path(run.folder).parts}
+    # A training run's own test is on the base classes, so that another test of it adds nothing
+    return [run for run in runs if "test_base" not in Path(run.folder).parts or _key(run) not in trained]
+
+
+def _key(run: Run) -> tuple[Any, ...]:
+    return run.protocol, run.part, run.method, run.shots, run.dataset, run.seed
 
 
 def _read_run(folder: Path, parts: tuple[str, ...]) -> Run | None:
-    """None for a folder that lies outside the published tree."""
-    seed = 0
+    """None for a folder that lies outside the published tree. `reproduce/` holds tests of downloaded weights."""
+    seed, label = 0, ""
+    if parts and parts[0] == "reproduce":
+        label, parts = "reproduced ", parts[1:]
     if parts and (match := re.fullmatch(r"seed(\d+)", parts[-1])):
         seed, parts = int(match[1]), parts[:-1]
     accuracy = _accuracy(folder / "results.json")
     match parts:
         case ("base2new", stage, dataset, shots, trainer, *config) if config and shots.startswith("shots_"):
             protocol, part = "base2new", stage.rpartition("_")[2]
-            if stage == "test_base":
-                return None  # the training run's own test already is on the base classes
             number = shots.removeprefix("shots_")
         case (tree, trainer, *config, dataset) if config and re.match(r"evaluation(_|$)", tree):
             protocol = "domain_generalization" if dataset in IMAGENET_VARIANTS else "cross_dataset"
             part, number = tree.partition("_")[2] or "imagenet", _shots(config)
         case (dataset, trainer, *config) if config and _shots(config):
             protocol, part, number = "few_shot", "", _shots(config)
-        case (trainer, *config, dataset) if config:
+        case (trainer, *config, dataset) if config and trainer.startswith("Zeroshot"):
             protocol, part, number = "zero_shot", "", "0"
         case _:
             return None
-    label = "/".join([trainer, *(re.sub(r"_\d+shots$", "", name) for name in config)])
+    label += "/".join([trainer, *(re.sub(r"_\d+shots$", "", name) for name in config)])
     if not number.isdigit():
         return None
     return Run(str(folder), protocol, label, dataset, part, int(number), seed, accuracy)

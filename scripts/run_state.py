@@ -1,54 +1,57 @@
-"""Tell the shell scripts where a run stands: prints ``new``, ``unfinished`` or ``finished <accuracy>``.
+"""Tell the shell scripts where a run stands: prints ``new``, ``unfinished`` or ``finished, accuracy …``.
 
-A finished run whose settings contradict the options given now is an error: skipping it would pass another run's
-number off as this one's.
-
-Usage: python scripts/run_state.py RUN_FOLDER [KEY VALUE ...]
+A finished run whose settings contradict those asked for now is an error: skipping it would pass another run's number
+off as this one's.
 """
 
+import argparse
 import json
 import sys
 from ast import literal_eval
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-# Keys that change how fast a run goes or what it prints, never what it measures
-IRRELEVANT = ("USE_CUDA", "VERBOSE", "DATALOADER.NUM_WORKERS", "DATALOADER.CACHE_MB", "TRAIN.PRINT_FREQ")
+# Keys that change how fast a run goes, what it keeps or prints, never what it measures
+IRRELEVANT = (
+    *("USE_CUDA", "VERBOSE", "DATALOADER.NUM_WORKERS", "DATALOADER.CACHE_MB"),
+    *("TRAIN.PRINT_FREQ", "TRAIN.CHECKPOINT_FREQ"),
+)
 
 
-def accuracy(folder: Path) -> float | None:
-    """The accuracy (percent) in a complete results.json, None if there is none."""
+def read_results(folder: Path) -> dict[str, Any] | None:
+    """A complete results.json, None if there is none."""
     try:
         results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-        return float(results["accuracy"]) if results.get("complete") is True else None
-    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+    except (OSError, ValueError):
         return None
+    whole = isinstance(results, dict) and results.get("complete") is True and "accuracy" in results
+    return results if whole else None
 
 
-def differing(folder: Path, options: list[str]) -> list[str]:
-    """One line for each of the options whose value in the run's config.yaml is another."""
+def differing(folder: Path, wanted: dict[str, Any]) -> Iterator[str]:
+    """A line for each of the settings whose value in the run's config.yaml is another."""
     try:
-        config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+        found = dict(flatten(yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))))
     except (OSError, yaml.YAMLError):
-        return []
-    wanted = dict(zip(options[0::2], options[1::2], strict=True))  # the last of a repeated key counts
-    lines = []
+        return
     for key, value in wanted.items():
-        found = _lookup(config, key)
-        if key not in IRRELEVANT and _plain(found) != _plain(value):
-            lines.append(f"  {key}: the run has {found}, now {value} is asked for")
-    return lines
+        if key not in IRRELEVANT and plain(found.get(key)) != plain(value):
+            yield f"  {key}: the run has {found.get(key)}, now {value} is asked for"
 
 
-def _lookup(config: Any, key: str) -> Any:
-    for part in key.split("."):
-        config = config.get(part) if isinstance(config, dict) else None
-    return config
+def flatten(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The leaves of a config tree as (KEY.SUBKEY, value)."""
+    for key, value in (node or {}).items():
+        if isinstance(value, dict) and value:
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """A value as a comparable literal: "(1, 2)" and [1, 2] are alike, as are "1e-5" and 0.00001."""
     if isinstance(value, str):
         try:
@@ -58,24 +61,37 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def main(folder: Path, options: list[str]) -> int:
-    found = accuracy(folder)
-    if found is None:
-        started = folder.is_dir() and any(folder.iterdir())
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", type=Path, action="append", default=[], help="YAML file of the run asked for")
+    parser.add_argument("--epoch", type=int, help="epoch whose weights are to be tested")
+    parser.add_argument("folder", type=Path, help="run folder")
+    parser.add_argument("options", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="settings, later ones win")
+    args = parser.parse_args()
+    results = read_results(args.folder)
+    if results is None:
+        started = args.folder.is_dir() and any(args.folder.iterdir())
         print("unfinished" if started else "new")
         return 0
-    lines = differing(folder, options)
+    wanted: dict[str, Any] = {}
+    for path in args.config:
+        wanted.update(flatten(yaml.safe_load(path.read_text(encoding="utf-8"))))
+    wanted.update(zip(args.options[0::2], args.options[1::2], strict=True))
+    lines = list(differing(args.folder, wanted))
+    if args.epoch is not None and results.get("epoch") not in (None, args.epoch):
+        lines.append(f"  epoch: the run tested {results['epoch']}, now {args.epoch} is asked for")
     if lines:
         print(
-            f"error: {folder} holds a finished run with other settings:\n"
+            f"error: {args.folder} holds a finished run with other settings:\n"
             + "\n".join(lines)
             + "\nSet OUTPUT to another folder for this run, or delete that one to run it anew.",
             file=sys.stderr,
         )
         return 2
-    print(f"finished {found:.2f}")
+    accuracy = results.get("accuracy")
+    print("finished, not tested" if accuracy is None else f"finished, accuracy {accuracy:.2f} %")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), sys.argv[2:]))
+    sys.exit(main())

@@ -4,6 +4,9 @@
 #   e.g. bash scripts/sweep.sh maple base2new "caltech101 dtd eurosat" "1 2 3"
 #   METHOD is a folder in scripts/; PROTOCOL is base2new (train, then test) or one of its entries, such as xd_test.
 set -euo pipefail
+for folder in DATA OUTPUT; do  # relative ones are the caller's
+    if [[ -n ${!folder:-} && ${!folder} != /* ]]; then export "$folder=$PWD/${!folder}"; fi
+done
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 if (($# < 4)); then

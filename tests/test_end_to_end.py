@@ -60,12 +60,14 @@ def test_method_through_its_scripts(method: str, tmp_path: Path) -> None:
     assert learned == base["learned_parameters"], "a checkpoint holds the learned tensors and the class-name buffers"
 
 
-def test_zero_shot_and_the_table(tmp_path: Path) -> None:
-    run("zsclip/base2new_train.sh", "emoji", "1", output=tmp_path)
-    run("zsclip/base2new_test.sh", "emoji", "1", output=tmp_path, TRAINER="ZeroshotCLIP")
-    folder = tmp_path / "base2new/train_base/emoji/shots_16/ZeroshotCLIP/vit_micro/seed1"
-    found = results(folder, trainer="ZeroshotCLIP", learned_parameters=0, protocol="base2new")
-    assert "Finished already, skipped" in run("zsclip/base2new_train.sh", "emoji", "1", output=tmp_path)
+@pytest.mark.parametrize("trainer", ["ZeroshotCLIP", "ZeroshotCLIP2"])
+def test_zero_shot_and_the_table(trainer: str, tmp_path: Path) -> None:
+    run("zsclip/base2new_train.sh", "emoji", "1", output=tmp_path, TRAINER=trainer)
+    run("zsclip/base2new_test.sh", "emoji", "1", output=tmp_path, TRAINER=trainer)
+    folder = tmp_path / f"base2new/train_base/emoji/shots_16/{trainer}/vit_micro/seed1"
+    found = results(folder, trainer=trainer, learned_parameters=0, protocol="base2new", precision="fp32")
+    skipped = run("zsclip/base2new_train.sh", "emoji", "1", output=tmp_path, TRAINER=trainer)
+    assert "Finished already, skipped" in skipped
     command = [sys.executable, str(ROOT / "scripts/results.py"), str(tmp_path)]
     table = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
     assert f"{found['accuracy']:.2f}" in table

@@ -52,6 +52,21 @@ def test_base2new_takes_the_harmonic_mean_of_averages(tmp_path: Path) -> None:
     assert not missing
 
 
+@pytest.mark.parametrize("below", ["", "reproduce"])
+def test_reproduced_runs_are_base_to_new_with_a_base_test(tmp_path: Path, below: str) -> None:
+    """`reproduce.sh` tests downloaded weights on both halves: no training run has the base half."""
+    for stage, accuracy in (("test_base", 82.0), ("test_new", 74.0)):
+        put(tmp_path, f"reproduce/base2new/{stage}/dtd/shots_16/MaPLe/vit_b16/seed1", accuracy)
+    put(tmp_path, base2new("dtd", "base", 1), 70.0)
+    put(tmp_path, base2new("dtd", "new", 1), 60.0)
+    put(tmp_path, "base2new/test_base/dtd/shots_16/MaPLe/vit_b16/seed1", 71.0)  # the training's own test counts
+    rows, missing = tables(read_runs(tmp_path / below))
+    found = {row["method"]: (row["base"].mean, row["new"].mean) for row in rows.pop("base2new")}
+    own = {"MaPLe/vit_b16": (70.0, 60.0)}
+    assert found == ({"MaPLe/vit_b16": (82.0, 74.0)} if below else own | {"reproduced MaPLe/vit_b16": (82.0, 74.0)})
+    assert not rows and not missing
+
+
 def test_incomplete_runs_are_named_and_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     put(tmp_path, base2new("dtd", "base", 1), 70.0)
     put(tmp_path, base2new("dtd", "new", 1), 60.0)

@@ -33,6 +33,9 @@ folder = Path(words[words.index("--output-dir") + 1])
 folder.mkdir(parents=True, exist_ok=True)
 start = next(i for i, word in enumerate(words) if word.startswith(("DATASET.", "TRAINER.", "PROTOCOL")))
 config = {{"OPTIM": {{"MAX_EPOCH": "5"}}}}
+for flag in ("--dataset-config-file", "--config-file"):
+    for section, values in yaml.safe_load(Path(words[words.index(flag) + 1]).read_text()).items():
+        config.setdefault(section, {{}}).update(values)
 for key, value in zip(words[start::2], words[start + 1 :: 2]):
     *parents, last = key.split(".")
     node = config
@@ -42,7 +45,10 @@ for key, value in zip(words[start::2], words[start + 1 :: 2]):
 (folder / "config.yaml").write_text(yaml.safe_dump(config))
 if os.environ.get("FAIL"):
     sys.exit(1)
-(folder / "results.json").write_text(json.dumps({{"accuracy": 76.656, "complete": True}}))
+epoch = int(words[words.index("--load-epoch") + 1]) if "--load-epoch" in words else None
+tested = not config.get("TEST", {{}}).get("NO_TEST")
+results = {{"accuracy": 76.656 if tested else None, "epoch": epoch, "complete": True}}
+(folder / "results.json").write_text(json.dumps(results))
 """
 
 
@@ -288,6 +294,32 @@ def test_finished_run_with_other_settings_is_not_passed_off_as_this_one(shell) -
     assert len(calls) == 1
 
 
+def test_finished_run_of_an_edited_config_file_is_not_passed_off(shell, tmp_path: Path) -> None:
+    shell("maple/base2new_train.sh", "dtd", "1")
+    (file,) = (tmp_path / "out").rglob("config.yaml")
+    assert "LR: 0.0035" in file.read_text(), "the published rate"
+    file.write_text(file.read_text().replace("LR: 0.0035", "LR: 0.0026"))
+    done, calls = shell("maple/base2new_train.sh", "dtd", "1")
+    assert done.returncode == 2 and len(calls) == 1
+    assert "OPTIM.LR: the run has 0.0026, now 0.0035 is asked for" in done.stderr
+
+
+def test_a_test_of_another_epoch_is_not_passed_off(shell) -> None:
+    shell("maple/base2new_train.sh", "dtd", "1")
+    shell("maple/base2new_test.sh", "dtd", "1")
+    done, calls = shell("maple/base2new_test.sh", "dtd", "1", LOADEP="3")
+    assert done.returncode == 2 and len(calls) == 2
+    assert "epoch: the run tested 5, now 3 is asked for" in done.stderr
+
+
+def test_a_training_without_a_test_can_finish(shell) -> None:
+    shell("maple/base2new_train.sh", "dtd", "1", "TEST.NO_TEST", "True")
+    done, calls = shell("maple/base2new_train.sh", "dtd", "1", "TEST.NO_TEST", "True")
+    assert "Finished already, skipped" in done.stdout and "(not tested)" in done.stdout and len(calls) == 1
+    done, calls = shell("maple/base2new_test.sh", "dtd", "1")
+    assert done.returncode == 0 and len(calls) == 2
+
+
 def test_runs_on_own_images_are_not_mistaken_for_each_other(shell) -> None:
     first = shell("maple/base2new_train.sh", "image_folder", "1", DATA="/data/birds")
     assert first[0].returncode == 0 and option(first[1][0], "--root") == "/data/birds"
@@ -331,6 +363,31 @@ def test_reproduce_finds_the_published_layouts(shell, tmp_path: Path, layout: st
     assert option(calls[0], "--load-epoch") == "5"
     _, calls = shell("maple/reproduce_maple_xd.sh", "dtd", "1", str(weights))
     assert option(calls[-1], "--load-epoch") == "2"
+
+
+def run_line(path: Path) -> re.Match[str] | None:
+    """The first command of a config's header: settings, script and arguments."""
+    header = path.read_text(encoding="utf-8").split("# Run:")[1].splitlines()[0]
+    return re.match(r"\s*((?:\w+=\S+ )*)bash scripts/(\S+) ([^,;]*)", header)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in sorted((ROOT / "configs" / "trainers").rglob("*.yaml")) if run_line(path)],
+    ids=lambda path: path.relative_to(ROOT / "configs" / "trainers").as_posix(),
+)
+def test_the_command_in_a_config_s_header_runs_that_config(shell, path: Path) -> None:
+    settings, entry, arguments = run_line(path).groups()
+    words = arguments.replace("DATASET", "caltech101").replace("SEED", "1").split()
+    commands = dry(shell, entry, *words, **dict(setting.split("=") for setting in settings.split()))
+    assert {option(command, "--config-file") for command in commands} == {path.relative_to(ROOT).as_posix()}
+
+
+def test_relative_folders_of_a_sweep_are_the_callers(shell, tmp_path: Path) -> None:
+    done, calls = shell("sweep.sh", "maple", "base2new_train", "dtd", "1", cwd=tmp_path, OUTPUT="mine", DATA="pictures")
+    assert done.returncode == 0
+    assert option(calls[0], "--output-dir").startswith(f"{tmp_path}/mine/")
+    assert option(calls[0], "--root") == f"{tmp_path}/pictures"
 
 
 def test_sweep_goes_on_after_a_failure_and_names_it(shell) -> None:

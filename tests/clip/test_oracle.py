@@ -1,5 +1,7 @@
 """The packed text tower and the pooled vision tower against the definitional computation."""
 
+from unittest import mock
+
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -52,9 +54,10 @@ names = st.lists(st.lists(st.integers(1, 60), min_size=1, max_size=20), min_size
     heads=st.tuples(st.integers(1, 2), st.integers(1, 2)),
     embed=st.integers(3, 50),
     groups=st.integers(1, 3),
+    bucket_cost=st.integers(0, 48),
 )
-def test_text_equals_definition(seed, names, layers, depth, n_ctx, fixed, heads, embed, groups):
-    """Features and gradients, for G groups of contexts, depths 1 to all, names of 1 to 20 tokens."""
+def test_text_equals_definition(seed, names, layers, depth, n_ctx, fixed, heads, embed, groups, bucket_cost):
+    """Features and gradients, for G groups of contexts, depths 1 to all, names of 1 to 20 tokens, 1 to 9 buckets."""
     model = random_clip(seed, layers, heads[0], heads[1], embed, patches=2)
     tower, width = TextEncoder(model), 64 * heads[0]
     sequences = [[SOS, *(-1 - j for j in range(n_ctx)), *[61] * fixed, *name, 62, EOT] for name in names]
@@ -62,7 +65,8 @@ def test_text_equals_definition(seed, names, layers, depth, n_ctx, fixed, heads,
     deep = [torch.randn(n_ctx, width).mul_(0.1).requires_grad_() for _ in range(min(depth, layers) - 1)]
     learned = [ctx, *deep]
 
-    layout = PromptLayout(sequences)
+    with mock.patch("clip.layout.BUCKET_COST", bucket_cost):  # cheap buckets: every length has its own
+        layout = PromptLayout(sequences)
     rows = model.token_embedding(layout.vocabulary).expand(groups, -1, -1)
     found = tower(torch.cat([rows, ctx], dim=1), layout, deep)  # (G, K, E)
     expected = torch.stack(
