@@ -56,8 +56,7 @@ def default_cfg() -> CfgNode:
     from dassl.config import get_cfg_default
     from trainers import extend_cfg
 
-    cfg = get_cfg_default()
-    extend_cfg(cfg)
+    extend_cfg(cfg := get_cfg_default())
     return cfg
 
 
@@ -70,8 +69,8 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
         if path:
             merge_file(cfg, path)
     flags = {key: getattr(args, flag) for flag, key in FLAG_KEYS.items()}
-    merge_options(cfg, [word for key, value in flags.items() if value is not None for word in (key, value)])
-    merge_options(cfg, args.opts)
+    given = [word for key, value in flags.items() if value is not None for word in (key, value)]
+    merge_options(cfg, given + args.opts)
     for section, flag in (("TRAINER", "--trainer"), ("DATASET", "--dataset-config-file")):
         if not cfg[section].NAME:
             raise ValueError(f"No {section}.NAME is set: give {flag} (python train.py --help shows examples)")
