@@ -11,6 +11,7 @@ from clip.model import CLIP
 from dassl.engine import TRAINER_REGISTRY
 
 from .base import PromptTrainer
+from .base import load_clip as load_clip_to_cpu  # noqa: F401  (published trainer files import it from here)
 from .prompted_clip import PromptedCLIP
 from .prompts import ContextLearner, context_length
 
