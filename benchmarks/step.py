@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from tabulate import tabulate
 from torch import Tensor
 
 from trainers.maple import MultiModalPromptLearner
@@ -62,6 +63,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     }
     if args.test_batch:
         result[f"evaluation_1x{args.test_batch}"] = comparison.evaluation(1, args.test_batch)
+    result["profile"] = comparison.profile(args.batch)
     return result
 
 
@@ -76,6 +78,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"logits differ by {result['logits']['difference']:.2e} (largest {result['logits']['largest']:.1f})")
     for name, measured in measurements(result):
         print(ratio_line(name, measured))
+    print("\nwhere a training step of ours spends its time")
+    rows = [[r["op"], r["calls"], f"{r['seconds']:.3f}", f"{r['share']:.0%}"] for r in result["profile"]]
+    print(tabulate(rows, ["operator", "calls", "seconds", "share"], disable_numparse=True))
     save(result, args.json)
 
 

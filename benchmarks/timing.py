@@ -9,7 +9,9 @@ import argparse
 import contextlib
 import ctypes
 import platform
+import re
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -177,6 +179,7 @@ class Comparison:
         Args:
             definitional_at_once: images that the definitional side takes at a time; by default all.
         """
+        say(f"training step, batch {batch}")
         image, label = self.images(batch), torch.arange(batch, device=self.device) % self.args.classes
         return self._measure(
             training_step(self.ours, self.precision, image, label, batch),
@@ -189,12 +192,36 @@ class Comparison:
 
     def evaluation(self, count: int, batch: int) -> dict[str, Any]:
         """`count` batches in one model state; `agreement` is that of the logits."""
+        say(f"evaluation, {count} batches of {batch}")
         return self._measure(*self._evaluations(count, batch))
+
+    def profile(self, batch: int, most: int = 10) -> list[dict[str, Any]]:
+        """Where the time of a training step of ours goes: the operators with the largest own time."""
+        say("profile of a training step of ours")
+        image, label = self.images(batch), torch.arange(batch, device=self.device) % self.args.classes
+        work = training_step(self.ours, self.precision, image, label, batch)
+        work()
+        on_gpu = self.device.type == "cuda"
+        activities = [torch.profiler.ProfilerActivity.CUDA if on_gpu else torch.profiler.ProfilerActivity.CPU]
+        with torch.profiler.profile(activities=activities) as profiler:
+            work()
+        events = profiler.key_averages()
+        own = {e.key: (e.self_device_time_total if on_gpu else e.self_cpu_time_total) for e in events}  # microseconds
+        total = sum(own.values())
+        hottest = sorted(events, key=lambda e: own[e.key], reverse=True)[:most]
+        return [
+            {"op": e.key, "calls": e.count, "seconds": own[e.key] / 1e6, "share": own[e.key] / total} for e in hottest
+        ]
 
     def logits(self, batch: int) -> dict[str, float]:
         """How far the logits of one batch are apart."""
         ours, theirs = self._evaluations(1, batch)
         return agreement(ours(), theirs())
+
+
+def say(what: str) -> None:
+    """Show what is being measured: it can take minutes."""
+    print(f"measuring {what} …", file=sys.stderr, flush=True)
 
 
 def base_parser(doc: str | None) -> argparse.ArgumentParser:
@@ -220,11 +247,18 @@ def model_parser(doc: str | None) -> argparse.ArgumentParser:
     return parser
 
 
+def processor_name() -> str:
+    """The processor as Linux names it, elsewhere its architecture."""
+    info = Path("/proc/cpuinfo")
+    names = re.findall(r"^model name\s*: (.+)$", info.read_text(), re.MULTILINE) if info.exists() else []
+    return names[0] if names else platform.machine()
+
+
 def circumstances(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
     """What the numbers depend on."""
     return {
         "settings": {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()},
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU {platform.machine()}",
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor_name(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
     }
