@@ -20,8 +20,8 @@ EXAMPLES = """\
 examples:
   python -m datasets list --root /data
   python -m datasets prepare OxfordPets --root /data
-  python -m datasets prepare ImageNet --root /data --archive ILSVRC2012_devkit_t12.tar.gz \\
-      --archive ILSVRC2012_img_val.tar --archive ILSVRC2012_img_train.tar
+  python -m datasets prepare ImageNet --root /data \\
+      --archive ILSVRC2012_devkit_t12.tar.gz ILSVRC2012_img_val.tar ILSVRC2012_img_train.tar
   python -m datasets check dtd eurosat --images --root /data
   python -m datasets show ImageFolder --root /data/my_pictures
 
@@ -43,9 +43,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     command.add_argument("--images", action="store_true", help="also read every image")
     command = commands.add_parser("prepare", parents=[shared], help="download, verify and unpack what is missing")
     command.add_argument("names", nargs="+", metavar="NAME", help="datasets")
-    command.add_argument(
-        "--archive", type=Path, action="append", default=[], help="a file that you already have; may be repeated"
-    )
+    archive: dict[str, Any] = {"type": Path, "nargs": "+", "action": "extend", "default": [], "metavar": "FILE"}
+    command.add_argument("--archive", help="files that you already have", **archive)
     command = commands.add_parser("show", parents=[shared], help="classes, prompts, counts, and a contact sheet")
     command.add_argument("name", metavar="NAME", help="dataset")
     command.add_argument("--shots", type=int, default=-1, help="training images a class, as DATASET.NUM_SHOTS (all)")

@@ -75,7 +75,7 @@ class ImageNet(ClipDataset):
     layout = "imagenet/{images/train/<wnid>/, images/val/<wnid>/, classnames.txt}"
     by_hand = (
         "log in at https://image-net.org, download ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar and "
-        "ILSVRC2012_devkit_t12.tar.gz, and pass each to the command above with --archive FILE"
+        "ILSVRC2012_devkit_t12.tar.gz, and give all three to `prepare` after --archive"
     )
     expected = (1281167, 50000, 50000)
     expected_classes = 1000

@@ -65,11 +65,9 @@ class ConditionalCLIP(FrozenTowersCLIP):
     def piece_sizes(self, images: int, backward: bool) -> tuple[int, int, bool]:
         """Images in a piece, parts of the classes, and whether pieces are computed again in the backward pass."""
         text, rows = self.text_encoder.transformer, self.prompt_learner.layout.num_rows
-        available = available_bytes(self.logit_scale.device)
-        kept = rows_that_fit(available, text.width, text.layers, backward)
-        if images * rows <= kept:
+        fit = rows_that_fit(available_bytes(self.logit_scale.device), text.width, text.layers, backward)
+        if images * rows <= fit:
             return images, 1, False
-        fit = rows_that_fit(available, text.width, 1 if backward else text.layers, backward)
         return max(1, fit // rows), math.ceil(rows / fit), backward
 
     def score(self, image_features: Tensor, layout: PromptLayout) -> Tensor:

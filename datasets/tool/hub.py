@@ -8,6 +8,14 @@ from dassl.data.archives import SUFFIXES, is_archive
 from dassl.utils.download import DownloadError, file_checksum
 from datasets.tool.build import bare
 
+HUB_ADDRESS = "https://huggingface.co"
+
+
+def through_mirror(url: str) -> str:
+    """An address, at the mirror that HF_ENDPOINT names if it is one of the hub's."""
+    mirror = os.environ.get("HF_ENDPOINT")
+    return url.replace(HUB_ADDRESS, mirror.rstrip("/"), 1) if mirror and url.startswith(HUB_ADDRESS) else url
+
 
 def archive_stem(name: str) -> str:
     """An archive's file name without folder and suffix, spelled plainly: "a/Caltech-101.tar.gz" → "caltech101"."""

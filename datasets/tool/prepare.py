@@ -15,7 +15,7 @@ from datasets.sources import Source
 from datasets.splits import read_split
 from datasets.tool.build import bare, folder_names, is_own_data, registered
 from datasets.tool.check import Report, check, dataset_folder
-from datasets.tool.hub import fetch_copy
+from datasets.tool.hub import fetch_copy, through_mirror
 
 
 class PrepareError(OSError):
@@ -103,8 +103,9 @@ def work_folder(folder: Path) -> Iterator[Path]:
         yield work
     finally:
         shutil.rmtree(work / "unpacked", ignore_errors=True)
-        if not any(work.iterdir()):
-            work.rmdir()
+        for empty in (work, folder):
+            if not any(empty.iterdir()):
+                empty.rmdir()
     shutil.rmtree(work, ignore_errors=True)
 
 
@@ -139,7 +140,7 @@ def get(source: Source, dataset: type[ClipDataset], folder: Path, work: Path, ar
     if not source.urls:
         return [f"{source.file} needs a login or a hand: pass it with --archive"]
     reasons = []
-    for url in source.urls:
+    for url in map(through_mirror, source.urls):
         target = work / source.file
         try:
             if not target.exists():  # complete, if an earlier call could not unpack it

@@ -84,7 +84,9 @@ def assert_measured(measured: dict) -> None:
 def test_step_writes_what_it_promises(tmp_path, capsys):
     result = result_of(step.main, tmp_path / "step.json", "--depth", "4", "--eval-batches", "2")
     measured = {"training_step", "evaluation_2x2", "evaluation_1x3"}
-    assert set(result) == CIRCUMSTANCES | {"text_rows", "logits"} | measured
+    assert set(result) == CIRCUMSTANCES | {"text_rows", "logits", "profile"} | measured
+    shares = [row["share"] for row in result["profile"]]
+    assert shares == sorted(shares, reverse=True) and 0.1 < sum(shares) <= 1
     assert result["settings"]["backbone"] == "ViT-Micro/8"
     assert result["text_rows"]["definitional"] == 3 * 77
     assert {"largest", "difference"} <= set(result["logits"])

@@ -19,6 +19,7 @@ import datasets.tool.prepare
 from dassl.data.datasets import DATASET_REGISTRY
 from datasets.__main__ import main
 from datasets.sources import HUB_COPY
+from datasets.tool.hub import through_mirror
 from datasets.tool.prepare import PrepareError, prepare
 from tests.datasets import miniatures
 from tests.datasets.layouts import build
@@ -228,6 +229,15 @@ def offer_copy(server, monkeypatch, content: bytes, name: str = "data/DTD.tar.gz
     server.files[f"/datasets/{HUB_COPY}/resolve/main/{name}"] = content
 
 
+def test_addresses_of_the_hub_go_through_its_mirror(monkeypatch):
+    url = "https://huggingface.co/datasets/a/b/resolve/main/c.zip"
+    monkeypatch.delenv("HF_ENDPOINT", raising=False)
+    assert through_mirror(url) == url
+    monkeypatch.setenv("HF_ENDPOINT", "http://mirror/")
+    assert through_mirror(url) == "http://mirror/datasets/a/b/resolve/main/c.zip"
+    assert through_mirror("https://example.org/c.zip") == "https://example.org/c.zip"
+
+
 def whole_copy(tmp_path: Path, inside: str) -> bytes:
     folder = tmp_path / "original" / "dtd"
     (folder / SPLIT).write_bytes(dtd_split())
@@ -300,6 +310,14 @@ def test_the_command_says_what_is_wrong_and_ends_with_2(server, tmp_path, capsys
     server.files.clear()
     assert main(["prepare", "dtd", "--root", str(tmp_path / "data")]) == 2
     assert "error: DescribableTextures is not complete. What could not be had:" in capsys.readouterr().err
+    assert not (tmp_path / "data" / "dtd").exists()  # not even an empty folder
+
+
+def test_the_command_takes_several_archives(server, tmp_path, monkeypatch, capsys):
+    archives = imagenet_archives(tmp_path)
+    use_miniature_imagenet(monkeypatch, server, archives)
+    assert main(["prepare", "imagenet", "--root", str(tmp_path / "data"), "--archive", *map(str, archives)]) == 0
+    assert "9 / 6 / 6 training / validation / test images, 3 classes\n  good" in capsys.readouterr().out
 
 
 # ImageNet from its tars, Caltech-101 from its zip of archives

@@ -11,6 +11,7 @@ import clip
 import trainers.cocoop
 from clip.model import CLIP
 from tests.golden import NODES, build, trainer_options
+from trainers.memory import KEPT_FLOATS, PEAK_FLOATS
 from trainers.precision import Precision
 from trainers.prompted_clip import FixedTextCLIP, FrozenTowersCLIP
 from trainers.zsclip import ZeroshotCLIP2
@@ -246,6 +247,20 @@ def test_fp16_says_that_it_runs_as_fp32_on_the_cpu(capsys):
     assert "runs as fp32 on the CPU" in capsys.readouterr().out
     with pytest.raises(ValueError, match="expected one of fp32, fp16, bf16, amp"):
         Precision("fp8", torch.device("cpu"))
+
+
+@pytest.mark.parametrize("budget", [2**20, 2**23, 2**25, 2**30])
+@pytest.mark.parametrize("images", [1, 3, 16])
+def test_a_piece_of_cocoop_fits_into_its_memory(monkeypatch, budget: int, images: int):
+    """Its backward pass holds what every block keeps, whether it was kept from the start or computed again."""
+    model = build("CoCoOp", [f"class {i}" for i in range(30)], small_clip(), CTX_INIT="a photo of a")
+    monkeypatch.setattr(trainers.cocoop, "available_bytes", lambda device: budget)
+    at_once, parts, again = model.piece_sizes(images, backward=True)
+    rows = max(layout.num_rows for layout in model.layouts(parts))
+    a_row = 4 * 64 * (PEAK_FLOATS + 2 * KEPT_FLOATS)  # bytes, of a tower of two blocks of width 64
+    prefix = 5  # rows of SOS and the context, which every part has
+    assert at_once * (rows - prefix) * a_row <= budget // 2
+    assert again == (at_once < images or parts > 1)
 
 
 @pytest.mark.parametrize("rows", [1, 9, 17, 40])
