@@ -257,7 +257,7 @@ def processor_name() -> str:
 def circumstances(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
     """What the numbers depend on."""
     return {
-        "settings": {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()},
+        "settings": {key: value for key, value in vars(args).items() if key != "json"},
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor_name(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
