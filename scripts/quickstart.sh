@@ -11,7 +11,7 @@ if (($# == 0)); then set -- 1; fi
 
 bash scripts/setup.sh
 export PYTHON=$PWD/.venv/bin/python OUTPUT=${OUTPUT:-output}
-export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}  # a tiny model gains nothing from more, and loses on a busy machine
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}  # a tiny model gains little from more, and loses much on a busy machine
 for seed in "$@"; do
     for method in "${METHODS[@]}"; do
         echo "== $method, seed $seed"
