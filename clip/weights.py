@@ -7,7 +7,6 @@ of the formats found there into plain CPU tensors, and nothing that a file holds
 import contextlib
 import difflib
 import os
-import tempfile
 import urllib.parse
 import urllib.request
 import warnings
@@ -217,8 +216,7 @@ def _fetched(url: str, path: Path, release: Release | None, tried: list[str]) ->
 def _store_hub_copy(source: Path, target: Path) -> Path:
     """Write safetensors as a plain state dict that `torch.load` reads, whole or not at all."""
     weights = read(source)
-    with tempfile.NamedTemporaryFile(dir=target.parent, suffix=".part", delete=False) as file:
-        temporary = Path(file.name)
+    temporary = target.with_name(f"{target.name}.{os.getpid()}.part")
     try:
         torch.save(weights, temporary)
         move_into_place(temporary, target)

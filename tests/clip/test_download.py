@@ -159,8 +159,10 @@ def test_hub_copy_where_openais_address_fails(server: FileServer, tmp_path: Path
 
 def test_safetensors_put_by_hand(server: FileServer, tmp_path: Path) -> None:
     (tmp_path / "Tiny.safetensors").write_bytes(save(TENSORS))
-    assert_hub_copy(find(tmp_path), tmp_path)
+    stored = find(tmp_path)
+    assert_hub_copy(stored, tmp_path)
     assert server.gets == []
+    assert stored.stat().st_mode == (tmp_path / "Tiny.safetensors").stat().st_mode, "others may read it, too"
 
 
 def test_nowhere_names_every_place_and_what_to_do(server: FileServer, tmp_path: Path) -> None:
