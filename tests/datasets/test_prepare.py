@@ -10,9 +10,7 @@ import zipfile
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
-from scipy.io import savemat
 
 import dassl.utils.download
 import datasets.tool.prepare
@@ -23,21 +21,11 @@ from datasets.tool.hub import through_mirror
 from datasets.tool.prepare import PrepareError, prepare
 from tests.datasets import miniatures
 from tests.datasets.layouts import build
-from tests.file_server import FileServer, serve
-from tests.paths import PUBLISHED, needs_published
+from tests.datasets.source_server import tar, use_sources
 
 DTD = DATASET_REGISTRY.get("DescribableTextures")
 SPLIT = "split_zhou_DescribableTextures.json"
 SIZES = (6, 3, 3)
-
-
-def tar(folder: Path, inside: str = "") -> bytes:
-    """A .tar.gz of the folder's content, below `inside`."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
-        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-            archive.add(path, f"{inside}/{path.relative_to(folder)}" if inside else str(path.relative_to(folder)))
-    return buffer.getvalue()
 
 
 def dtd_split() -> bytes:
@@ -51,30 +39,16 @@ def dtd_split() -> bytes:
     return json.dumps(entries).encode()
 
 
-@pytest.fixture
-def server(monkeypatch, tmp_path):
-    """A server with a miniature of Describable Textures, which `prepare` finds there and nowhere else."""
-    monkeypatch.setattr("random.uniform", lambda a, b: 0.0)  # gdown's wait between tries
+@pytest.fixture(autouse=True)
+def textures(server, monkeypatch, tmp_path):
+    """A miniature of Describable Textures on the server, which `prepare` finds there and nowhere else."""
     miniatures.dtd(tmp_path / "original")
-    with serve() as running:
-        running.files["/dtd-r1.0.1.tar.gz"] = tar(tmp_path / "original" / "dtd", "dtd")
-        running.files[f"/{SPLIT}"] = dtd_split()
-        use_sources(monkeypatch, DTD, running)
-        monkeypatch.setattr(DTD, "hub_copy", "")
-        monkeypatch.setattr(DTD, "expected", SIZES)
-        monkeypatch.setattr(DTD, "expected_classes", 3)
-        yield running
-
-
-def use_sources(monkeypatch, dataset, server: FileServer) -> None:
-    """The dataset's own sources, at the server; checksums are those of the server's files now."""
-
-    def here(source):
-        content = server.files.get(f"/{source.file}", b"")
-        checksum = f"md5:{hashlib.md5(content).hexdigest()}" if source.checksum else ""
-        return replace(source, urls=(f"{server.address}/{source.file}",) if source.urls else (), checksum=checksum)
-
-    monkeypatch.setattr(dataset, "sources", tuple(here(source) for source in dataset.sources))
+    server.files["/dtd-r1.0.1.tar.gz"] = tar(tmp_path / "original" / "dtd", "dtd")
+    server.files[f"/{SPLIT}"] = dtd_split()
+    use_sources(monkeypatch, DTD, server)
+    monkeypatch.setattr(DTD, "hub_copy", "")
+    monkeypatch.setattr(DTD, "expected", SIZES)
+    monkeypatch.setattr(DTD, "expected_classes", 3)
 
 
 def assert_ready(root: Path) -> None:
@@ -311,155 +285,3 @@ def test_the_command_says_what_is_wrong_and_ends_with_2(server, tmp_path, capsys
     assert main(["prepare", "dtd", "--root", str(tmp_path / "data")]) == 2
     assert "error: DescribableTextures is not complete. What could not be had:" in capsys.readouterr().err
     assert not (tmp_path / "data" / "dtd").exists()  # not even an empty folder
-
-
-def test_the_command_takes_several_archives(server, tmp_path, monkeypatch, capsys):
-    archives = imagenet_archives(tmp_path)
-    use_miniature_imagenet(monkeypatch, server, archives)
-    assert main(["prepare", "imagenet", "--root", str(tmp_path / "data"), "--archive", *map(str, archives)]) == 0
-    assert "9 / 6 / 6 training / validation / test images, 3 classes\n  good" in capsys.readouterr().out
-
-
-# ImageNet from its tars, Caltech-101 from its zip of archives
-
-
-def plain_tar(files: dict[str, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for name, content in files.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            archive.addfile(info, io.BytesIO(content))
-    return buffer.getvalue()
-
-
-def imagenet_archives(tmp_path: Path) -> list[Path]:
-    """Miniatures of the three archives: a tar of tars, a flat tar, and the development kit with MATLAB synsets."""
-    miniatures.imagenet(tmp_path / "original")
-    images = tmp_path / "original" / "imagenet" / "images"
-    wnids = list(miniatures.WNIDS)
-    kit = tmp_path / "kit"
-    kit.mkdir()
-    synsets = np.zeros((4, 1), dtype=[(name, object) for name in ("ILSVRC2012_ID", "WNID", "words", "num_children")])
-    for i, wnid in enumerate([*wnids, "n00001740"]):  # the last one is no class: an inner node of WordNet
-        synsets[i, 0] = (np.uint16(i + 1), wnid, "words", np.uint8(i == 3))
-    savemat(kit / "meta.mat", {"synsets": synsets})
-    order = [2, 0, 1, 1, 0, 2]  # classes of the validation images, whose names do not tell them
-    val = {
-        f"ILSVRC2012_val_{number:08d}.JPEG": (images / "val" / wnids[k] / f"{wnids[k]}_0001.JPEG").read_bytes()
-        for number, k in enumerate(order, start=1)
-    }
-    train = {
-        f"{wnid}.tar": plain_tar({path.name: path.read_bytes() for path in sorted((images / "train" / wnid).iterdir())})
-        for wnid in wnids
-    }
-    kit_files = {
-        "ILSVRC2012_devkit_t12/data/meta.mat": (kit / "meta.mat").read_bytes(),
-        "ILSVRC2012_devkit_t12/data/ILSVRC2012_validation_ground_truth.txt": b"".join(b"%d\n" % (k + 1) for k in order),
-    }
-    contents = {
-        "ILSVRC2012_devkit_t12.tar.gz": kit_files,
-        "ILSVRC2012_img_val.tar": val,
-        "ILSVRC2012_img_train.tar": train,
-    }
-    for name, files in contents.items():
-        (tmp_path / name).write_bytes(plain_tar(files))
-    return [tmp_path / name for name in contents]
-
-
-def use_miniature_imagenet(monkeypatch, server: FileServer, archives: list[Path]) -> None:
-    imagenet = DATASET_REGISTRY.get("ImageNet")
-    server.files.update({f"/{path.name}": path.read_bytes() for path in archives})
-    names = "".join(f"{wnid} {name}\n" for wnid, name in miniatures.WNIDS.items())
-    server.files["/classnames.txt"] = names.encode()
-    use_sources(monkeypatch, imagenet, server)
-    monkeypatch.setattr(imagenet, "expected", (9, 6, 6))
-    monkeypatch.setattr(imagenet, "expected_classes", 3)
-
-
-def test_imagenet_from_the_archives_of_a_login(server, tmp_path, monkeypatch):
-    archives = imagenet_archives(tmp_path)
-    use_miniature_imagenet(monkeypatch, server, archives)
-    report = prepare("ImageNet", tmp_path / "data", archives)
-    assert report.good and report.sizes == (9, 6, 6)
-    val = tmp_path / "data" / "imagenet" / "images" / "val"
-    numbers = {wnid: sorted(int(path.stem[-8:]) for path in (val / wnid).iterdir()) for wnid in miniatures.WNIDS}
-    assert numbers == dict(zip(miniatures.WNIDS, ([2, 5], [3, 4], [1, 6]), strict=True))
-    assert all(path.exists() for path in archives)
-    assert [path for path, _ in server.gets] == ["/classnames.txt"]
-
-
-def test_imagenet_without_archives_says_how_to_get_them(server, tmp_path, monkeypatch):
-    archives = imagenet_archives(tmp_path)
-    use_miniature_imagenet(monkeypatch, server, archives)
-    with pytest.raises(PrepareError) as error:
-        prepare("ImageNet", tmp_path / "data")
-    for part in ("ILSVRC2012_img_train.tar needs a login or a hand", "By hand: log in at https://image-net.org"):
-        assert part in str(error.value)
-    with pytest.raises(FileNotFoundError, match=r"pass ILSVRC2012_devkit_t12\.tar\.gz as an --archive, too"):
-        prepare("ImageNet", tmp_path / "data", [archives[1]])
-    assert not (tmp_path / "data" / "imagenet" / "images").exists()
-
-
-def test_caltech_comes_as_archives_in_an_archive(server, tmp_path, monkeypatch):
-    caltech = DATASET_REGISTRY.get("Caltech101")
-    miniatures.caltech101(tmp_path / "original")
-    inner = tar(tmp_path / "original" / "caltech-101")
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr("caltech-101/101_ObjectCategories.tar.gz", inner)
-        archive.writestr("__MACOSX/caltech-101/._x", b"")
-    server.files["/caltech-101.zip"] = buffer.getvalue()
-    classes = ["face", "leopard", "motorbike", "accordion", "airplane"]
-    folders = ["Faces", "Leopards", "Motorbikes", "accordion", "airplanes"]
-    entries = [[f"{folder}/{folder}_0001.jpg", k, classes[k]] for k, folder in enumerate(folders)]
-    server.files["/split_zhou_Caltech101.json"] = json.dumps({"train": entries, "val": [], "test": entries}).encode()
-    use_sources(monkeypatch, caltech, server)
-    monkeypatch.setattr(caltech, "expected", (5, 0, 5))
-    monkeypatch.setattr(caltech, "expected_classes", 5)
-    assert prepare("Caltech101", tmp_path / "data").good
-    assert (tmp_path / "data" / "caltech-101" / "101_ObjectCategories" / "Faces" / "Faces_0001.jpg").exists()
-
-
-# The facts
-
-
-@needs_published
-def test_the_documented_addresses_and_drive_files_are_the_sources():
-    """All but pages and the addresses that are known to be dead or to have moved."""
-    documented = json.loads((PUBLISHED / "dataset_sources.json").read_text())
-    urls = {url for name in DATASET_REGISTRY.registered_names() for url in all_urls(name)}
-    moved = {"http://www.vision.caltech.edu/Image_Datasets/Caltech101/101_ObjectCategories.tar.gz"}
-    archives = (".tgz", ".tar.gz", ".zip", ".mat")
-    for entries in documented.values():
-        for entry in entries:
-            if "drive_id" in entry:
-                assert any(entry["drive_id"] in url for url in urls), entry
-            elif entry["url"].endswith(archives) and entry["url"] not in moved:
-                assert entry["url"] in urls, entry
-
-
-def all_urls(name: str) -> list[str]:
-    return [url for source in getattr(DATASET_REGISTRY.get(name), "sources", ()) for url in source.urls]
-
-
-def test_checksums_are_those_that_torchvision_holds():
-    import torchvision.datasets as tv
-    from torchvision.datasets.imagenet import ARCHIVE_META
-
-    ours = {
-        source.file: source.checksum.removeprefix("md5:")
-        for name in DATASET_REGISTRY.registered_names()
-        for source in getattr(DATASET_REGISTRY.get(name), "sources", ())
-        if source.checksum
-    }
-    theirs = {
-        "dtd-r1.0.1.tar.gz": tv.DTD._MD5,
-        "food-101.tar.gz": tv.Food101._MD5,
-        "SUN397.tar.gz": tv.SUN397._DATASET_MD5,
-        **{url.rpartition("/")[2]: md5 for url, md5 in tv.OxfordIIITPet._RESOURCES},
-        **{file: md5 for file, md5 in tv.Flowers102._file_dict.values() if file != "setid.mat"},
-        **dict(ARCHIVE_META.values()),
-    }
-    assert {file: ours[file] for file in theirs} == theirs
-    assert set(ours) - set(theirs) == {"caltech-101.zip", "EuroSAT.zip"}  # torchvision has them in its code only
