@@ -113,8 +113,8 @@ def lock_folder(folder: str | Path) -> FileLock:
         raise BlockingIOError(
             f"another process is writing to {folder}: wait for it or stop it, or give this run another folder"
         ) from error
-    except NotImplementedError:
-        pass
+    except (NotImplementedError, OSError):
+        pass  # a file system without locks; one that cannot be written to says so at the first file
     return lock
 
 
