@@ -29,6 +29,13 @@ Names are the registry's or the folders': OxfordPets or oxford_pets. docs/DATASE
 MOST_FILES = 20  # that a problem lists on the screen; --json has all
 
 
+def positive(text: str) -> int:
+    """A whole number from 1 on, for argparse."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 1 on")
+    return int(text)
+
+
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     layout = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser("python -m datasets", description=__doc__, epilog=EXAMPLES, formatter_class=layout)
@@ -51,8 +58,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     command.add_argument("--seed", type=int, default=1, help="of the shots (1)")
     command.add_argument("--classes", choices=SUBSAMPLES, default="all", help="as DATASET.SUBSAMPLE_CLASSES (all)")
     command.add_argument("--sheet", type=Path, help="PNG to write (<NAME>.png)")
-    command.add_argument("--rows", type=int, default=20, help="classes on the sheet (20)")
-    command.add_argument("--columns", type=int, default=8, help="images of each (8)")
+    command.add_argument("--rows", type=positive, default=20, help="classes on the sheet (20)")
+    command.add_argument("--columns", type=positive, default=8, help="images of each (8)")
     return parser.parse_args(argv)
 
 
@@ -133,6 +140,19 @@ def report_all(reports: list[Report]) -> tuple[int, Any]:
     return int(not all(report.good for report in reports)), [record(report) for report in reports]
 
 
+def prepare_all(names: list[str], root: Path, archives: list[Path]) -> tuple[int, Any]:
+    """Prepare datasets one after the other; status 2 if one could not be, 1 if one is not good."""
+    reports, failed = [], False
+    for name in names:
+        try:
+            reports.append(prepare(name, root, archives))
+        except (ValueError, OSError) as error:
+            print(f"error: {error}", file=sys.stderr)
+            failed = True
+    status, content = report_all(reports)
+    return (2 if failed else status), content
+
+
 def show(args: argparse.Namespace) -> tuple[int, Any]:
     """Print a dataset and write its contact sheet."""
     name = find_name(args.name)
@@ -160,7 +180,7 @@ def run(args: argparse.Namespace) -> int:
         names = [find_name(name) for name in args.names]
         if args.archive and len(names) > 1:
             raise ValueError(f"--archive is for one dataset at a time, not {len(names)}")
-        status, content = report_all([prepare(name, args.root, args.archive) for name in names])
+        status, content = prepare_all(names, args.root, args.archive)
     else:
         status, content = show(args)
     if args.json:

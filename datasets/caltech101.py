@@ -20,6 +20,7 @@ class Caltech101(ClipDataset):
     layout = "caltech-101/{101_ObjectCategories/<class>/, split_zhou_Caltech101.json}"
     expected = (4128, 1649, 2465)
     expected_classes = 100
+    ignored_folders = tuple(IGNORED)
     hub_copy = HUB_COPY
     sources = (
         Source(

@@ -71,6 +71,8 @@ def subsample_lists(lists: Sequence[list[Datum]], subsample: str) -> list[list[D
     labels = sorted({item.label for item in lists[0]})
     half = math.ceil(len(labels) / 2)
     chosen = labels[:half] if subsample == "base" else labels[half:]
+    if not chosen:
+        raise ValueError(f"{len(labels)} class cannot be parted into base and new: DATASET.SUBSAMPLE_CLASSES all")
     relabel = {label: new for new, label in enumerate(chosen)}
     return [
         [Datum(i.impath, relabel[i.label], i.domain, i.classname) for i in items if i.label in relabel]
@@ -101,6 +103,7 @@ class ClipDataset(DatasetBase):
     by_hand = ""  # what the user must do where `prepare` cannot
     expected: tuple[int, int, int] | None = None  # published sizes: train, val, test
     expected_classes: int | None = None
+    ignored_folders: tuple[str, ...] = ()  # class folders that are no part of the dataset
     sources: tuple[Source, ...] = ()  # where `prepare` gets its files
     hub_copy = ""  # Hugging Face data set that holds an archive of it, where the sources fail
 
@@ -161,12 +164,19 @@ class ClipDataset(DatasetBase):
         folder, name = Path(self.dataset_dir), type(self).__name__
         path = folder / f"split_zhou_{name}.json"
         if path.exists():
-            return relocate(read_split(path, image_dir), image_dir, folder)
+            return relocate(read_split(path, image_dir), image_dir, folder, self.ignored_folders)
         print(
             f"{path} is not there: the split is made from the original annotations. Accuracies are comparable with "
             f"published ones only on the published split: python -m datasets prepare {name}"
         )
-        return relocate(build(), image_dir, folder)
+        try:
+            split = build()
+        except FileNotFoundError:
+            raise
+        except Exception as error:  # a damaged annotation file can fail in any way
+            reason = f"{type(error).__name__}: {error}"
+            raise ValueError(f"{name}: the annotations in {folder} are damaged ({reason}). Get them again") from error
+        return relocate(split, image_dir, folder, self.ignored_folders)
 
     def finish(self, cfg: CfgNode, split: Split, ready: bool = False) -> None:
         """Check the split, draw the shots, choose base or new classes, and initialise the dataset.
@@ -182,6 +192,7 @@ class ClipDataset(DatasetBase):
         """
         name = type(self).__name__
         check_split(split, name)
+        self._check_number_of_classes(split)
         sizes = tuple(len(items) for items in split)
         first = 1 if ready else 0  # drawn shots say nothing about the dataset's size
         if self.expected and sizes[first:] != self.expected[first:]:
@@ -190,7 +201,19 @@ class ClipDataset(DatasetBase):
                 f"as published {' / '.join(f'{size:,}' for size in self.expected)}: python -m datasets check {name}"
             )
         if not ready:
-            check_files_exist([item.impath for items in split for item in items], name)
+            remedy = f"unpack them again (python -m datasets prepare {name})" if self.sources else "restore them"
+            check_files_exist([item.impath for items in split for item in items], name, remedy)
             split = few_shot(split, cfg.DATASET.NUM_SHOTS, cfg.SEED)
         split = subsample_classes(split, cfg.DATASET.SUBSAMPLE_CLASSES)
         super().__init__(train_x=split.train, val=split.val, test=split.test)
+
+    def _check_number_of_classes(self, split: Split) -> None:
+        """A class folder too few or too many would give every later class another label."""
+        classes = len({item.label for item in split.train})
+        if self.expected_classes and classes != self.expected_classes:
+            name = type(self).__name__
+            raise ValueError(
+                f"{name} has {classes} classes here, {self.expected_classes} as published: class folders are missing "
+                "or too many, and every later class would get another label. Unpack them again; images of your own "
+                "are for DATASET.NAME ImageFolder"
+            )

@@ -107,10 +107,14 @@ class ImageNet(ClipDataset):
         names_file = self.require(folder / "classnames.txt")
         train_dir, val_dir = (self.require(self.image_dir / part) for part in ("train", "val"))
         classnames = self.read_classnames(names_file)
-        train = list_class_folders(train_dir, folder / "listing_train.json")
-        test = list_class_folders(val_dir, folder / "listing_val.json")
-        for part, listing in ((train_dir, train), (val_dir, test)):
-            check_class_folders(list(listing), classnames, part, names_file)
+
+        def listing(part: Path) -> dict[str, list[str]]:
+            def check(folders: list[str]) -> None:
+                check_class_folders(folders, classnames, part, names_file)
+
+            return list_class_folders(part, folder / f"listing_{part.name}.json", check)
+
+        train, test = listing(train_dir), listing(val_dir)
 
         if cfg.DATASET.NUM_SHOTS >= 1:
             rng = shot_rng(cfg.SEED)

@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from dassl.data.datasets.base_dataset import first_few
@@ -24,13 +25,17 @@ def list_folders(folder: Path | str) -> list[str]:
         return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
 
 
-def list_class_folders(folder: Path, cache: Path | None = None) -> dict[str, list[str]]:
+def list_class_folders(
+    folder: Path, cache: Path | None = None, check: Callable[[list[str]], None] | None = None
+) -> dict[str, list[str]]:
     """The image names of every class folder.
 
     Args:
         folder: holds one folder a class.
         cache: JSON file to keep the listing in. It counts only while the class folders and their modification times
             are those that it was made from, and holds names only, no paths.
+
+        check: called with the names of the class folders before anything is kept.
 
     Returns:
         {class folder: image names}, both sorted.
@@ -41,6 +46,8 @@ def list_class_folders(folder: Path, cache: Path | None = None) -> dict[str, lis
     stamps = {name: os.stat(folder / name).st_mtime_ns for name in list_folders(folder)}
     if not stamps:
         raise ValueError(f"{folder} holds no class folders: it must hold one folder of images for each class")
+    if check is not None:
+        check(list(stamps))
     if cache is not None and (known := _read_cache(cache, stamps)) is not None:
         return known
     listing = {name: list_images(folder / name) for name in stamps}

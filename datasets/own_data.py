@@ -1,6 +1,8 @@
 """Anyone's own images without code: a folder of class folders, or a list of files."""
 
 import csv
+import io
+from collections import Counter
 from pathlib import Path
 
 from yacs.config import CfgNode
@@ -61,6 +63,8 @@ class ImageFolder(OwnData):
             check_class_folders(list(listing), names, folders[part], folders["train"])
             parts[part] = to_items(folders[part], listing, names)
         one_tree = "test" not in parts
+        if one_tree:
+            print(f"{root} is one tree of classes: its images are parted 50 / 20 / 30 by a fixed shuffle")
         self.finish(
             cfg, split_three(parts["train"]) if one_tree else Split(parts["train"], parts.get("val", []), parts["test"])
         )
@@ -100,6 +104,7 @@ class SplitFile(OwnData):
         if not Path(first).exists() and (path.parent / "images").is_dir():
             self.image_dir = path.parent / "images"
             split = self._read(path, self.image_dir)
+        refuse_repetitions(split, path)
         self.finish(cfg, split)
         self.announce()
 
@@ -128,24 +133,35 @@ def read_csv(path: Path, image_dir: Path) -> Split:
     """
     split = Split([], [], [])
     everything: list[Datum] = []
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file, skipinitialspace=True)
-        header = [name.strip() for name in reader.fieldnames or []]
-        reader.fieldnames = header
-        if absent := [name for name in COLUMNS if name not in header]:
-            raise ValueError(f"{path} must have the columns {','.join(COLUMNS)}[,split]; {','.join(absent)} is missing")
-        for row in reader:
-            where = f"{path}, line {reader.line_num}"
-            label = (row["label"] or "").strip()
-            entry = [
-                row["path"],
-                int(label) if label.lstrip("-").isdigit() else label,
-                (row["classname"] or "").strip(),
-            ]
-            rel, number, classname = split_entry(entry, where)
-            item = Datum(f"{image_dir}/{rel}", number, classname=classname)
-            part = (row.get("split") or "").strip()
-            if "split" in header and part not in Split._fields:
-                raise ValueError(f"{where}: split must be train, val or test, not {part!r}")
-            (getattr(split, part) if part else everything).append(item)
-    return split_three(everything) if everything else split
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 ({error}): save it as UTF-8") from error
+    reader = csv.DictReader(io.StringIO(text, newline=""), skipinitialspace=True)
+    header = [name.strip().lower() for name in reader.fieldnames or []]
+    reader.fieldnames = header
+    if absent := [name for name in COLUMNS if name not in header]:
+        raise ValueError(f"{path} must have the columns {','.join(COLUMNS)}[,split]; {','.join(absent)} is missing")
+    if unknown := [name for name in header if name not in (*COLUMNS, "split")]:
+        raise ValueError(f"{path} has the unknown columns {','.join(unknown)}; known are {','.join(COLUMNS)},split")
+    for row in reader:
+        where = f"{path}, line {reader.line_num}"
+        cells = {name: (row[name] or "").strip() for name in header}
+        number: int | str = int(cells["label"]) if cells["label"].removeprefix("-").isdecimal() else cells["label"]
+        rel, label, classname = split_entry([cells["path"], number, cells["classname"]], where)
+        part = cells.get("split", "")
+        if "split" in header and part not in Split._fields:
+            raise ValueError(f"{where}: split must be train, val or test, not {part!r}")
+        item = Datum(f"{image_dir}/{rel}", label, classname=classname)
+        (getattr(split, part) if part else everything).append(item)
+    if everything:
+        print(f"{path} has no column split: its images are parted 50 / 20 / 30 by a fixed shuffle")
+        return split_three(everything)
+    return split
+
+
+def refuse_repetitions(split: Split, path: Path) -> None:
+    """Raise a ValueError if an image is listed more than once: in two parts, the test would know the training."""
+    counts = Counter(item.impath for items in split for item in items)
+    if repeated := [impath for impath, count in counts.items() if count > 1]:
+        raise ValueError(f"{path} lists {len(repeated)} images more than once, the first: {first_few(repeated, 3)}")

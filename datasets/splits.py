@@ -5,13 +5,15 @@ import json
 import os
 import random
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
 from dassl.data.datasets import Datum
 from dassl.utils import write_json
-from datasets.listing import list_class_folders
+from datasets.listing import list_class_folders, list_images
 from datasets.validation import missing_files, split_entry
 
 SPLIT_SEED = 0  # of splits made here: they depend on the files alone, not on SEED
@@ -38,7 +40,7 @@ def read_split(path: Path | str, image_dir: Path | str) -> Split:
     """
     path = Path(path)
     opener = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rt", encoding="utf-8") as file:
+    with opener(path, "rt", encoding="utf-8-sig") as file:
         try:
             content = json.load(file)
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -146,33 +148,58 @@ def class_folder_items(
     ]
 
 
-def relocate(split: Split, image_dir: Path, folder: Path) -> Split:
+def relocate(split: Split, image_dir: Path, folder: Path, ignored: Sequence[str] = ()) -> Split:
     """The split with the files that mirrors keep elsewhere in the dataset's folder: found by name.
 
-    A file that is not where the split says is looked for by its name in all of ``folder``; of several, the one whose
-    folders share the most words with the published path counts. What is not found, or not surely, stays.
+    Only where a published folder holds no images at all: a file that is missing among others is missing. The file of
+    its name counts whose folders share the most words with the published path. It must be the only one, and none that
+    the split names for another item; what is not surely found stays.
+
+    Args:
+        split: the published split.
+        image_dir: what its paths are relative to.
+        folder: the dataset's folder, in which files are looked for.
+        ignored: names of folders whose files are not part of the dataset.
     """
-    missing = set(missing_files(item.impath for items in split for item in items))
-    if not missing:
+    named = {os.path.normpath(item.impath) for items in split for item in items}
+    lost = {path for path in missing_files(named) if not _holds_images(os.path.dirname(path))}
+    if not lost:
         return split
     places: dict[str, list[str]] = {}
-    wanted = {os.path.basename(path) for path in missing}
-    for parent, _, names in os.walk(folder):
+    wanted = {os.path.basename(path) for path in lost}
+    for parent, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if name not in ignored and not name.startswith(".")]
         for name in wanted.intersection(names):
-            places.setdefault(name, []).append(f"{parent}/{name}")
+            if (place := os.path.normpath(f"{parent}/{name}")) not in named:
+                places.setdefault(name, []).append(place)
 
     def found(path: str) -> str:
         published = _folder_words(path, image_dir)
         shared = [(len(published & _folder_words(c, folder)), c) for c in places.get(os.path.basename(path), [])]
-        best = [candidate for count, candidate in shared if count == max(shared)[0]]
+        best = [candidate for count, candidate in shared if count == max(shared)[0] and (count or not published)]
         return best[0] if len(best) == 1 else path
 
-    moved = {path: found(path) for path in missing}
-    if all(old != new for old, new in moved.items()):
+    moved = {path: found(path) for path in lost}
+    uses = Counter(moved.values())
+    moved = {old: new for old, new in moved.items() if uses[new] == 1 and old != new}
+    if len(moved) == len(lost):
         print(f"{len(moved)} images are not where the published layout has them; found by name in {folder}")
-    return Split(
-        *([Datum(moved.get(i.impath, i.impath), i.label, i.domain, i.classname) for i in items] for items in split)
-    )
+    return Split(*([_moved(item, moved) for item in items] for items in split))
+
+
+def _moved(item: Datum, moved: Mapping[str, str]) -> Datum:
+    place = moved.get(os.path.normpath(item.impath))
+    return item if place is None else Datum(place, item.label, item.domain, item.classname)
+
+
+@lru_cache(maxsize=4096)
+def _listed_with_images(folder: str, stamp: int) -> bool:
+    return bool(list_images(folder))
+
+
+def _holds_images(folder: str) -> bool:
+    """Whether image files lie directly in the folder."""
+    return os.path.isdir(folder) and _listed_with_images(folder, os.stat(folder).st_mtime_ns)
 
 
 def _folder_words(path: str, folder: Path) -> set[str]:

@@ -47,6 +47,9 @@ def check_split(split: "Split", name: str) -> None:
         raise ValueError(f"{name}: {error}") from error
     for part, items in (("validation", split.val), ("test", split.test)):
         _check_labels(items, lab2cname, f"{name}: the {part} images")
+    if untested := sorted(set(lab2cname) - {item.label for item in split.test}):
+        listed = first_few(f"{label} ({lab2cname[label]})" for label in untested)
+        raise ValueError(f"{name}: {len(untested)} of {len(lab2cname)} classes have no test images: {listed}")
 
 
 def _check_labels(items: Sequence[Datum], lab2cname: Mapping[int, str], where: str) -> None:
@@ -77,20 +80,20 @@ def missing_files(paths: Iterable[str]) -> list[str]:
 class MissingImagesError(FileNotFoundError):
     """Images that a split names and that are not there; ``paths`` has all of them."""
 
-    def __init__(self, paths: Sequence[str], listed: int, name: str) -> None:
+    def __init__(self, paths: Sequence[str], listed: int, name: str, remedy: str) -> None:
         super().__init__(
             f"{name}: {len(paths)} of {listed} images that the split names are not there, "
             f"the first: {first_few(paths, 3)}\n"
-            f"  unpack the images again (python -m datasets prepare {name}), or use the split of these images"
+            f"  {remedy}, or use the split of the images that are there"
         )
         self.paths = list(paths)
 
 
-def check_files_exist(paths: Iterable[str], name: str) -> None:
+def check_files_exist(paths: Iterable[str], name: str, remedy: str) -> None:
     """Raise a MissingImagesError if any of the files is not there."""
     paths = list(paths)
     if missing := missing_files(paths):
-        raise MissingImagesError(missing, len(set(paths)), name)
+        raise MissingImagesError(missing, len(set(paths)), name, remedy)
 
 
 def check_class_folders(

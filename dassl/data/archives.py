@@ -1,5 +1,6 @@
 """Unpack a downloaded archive so that it can only write below one folder."""
 
+import lzma
 import posixpath
 import shutil
 import tarfile
@@ -12,6 +13,12 @@ from typing import IO
 from dassl.utils.progress import progress
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".zip")
+
+
+# What the standard library raises for archives that are cut, corrupt, encrypted or compressed in unknown ways.
+DAMAGED = (
+    *(tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, RuntimeError, NotImplementedError),
+)
 
 
 class ArchiveError(ValueError):
@@ -45,7 +52,7 @@ def unpack(archive: str | Path, folder: str | Path) -> list[Path]:
                 return _write(archive, folder, _zip_members(archive, zipped))
         with tarfile.open(archive) as tar:
             return _write(archive, folder, _tar_members(archive, tar))
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, OSError) as error:
+    except (*DAMAGED, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise  # the disk is full, say: not the archive's fault
         raise ArchiveError(
@@ -75,6 +82,8 @@ def _zip_members(archive: Path, zipped: zipfile.ZipFile) -> Iterator[tuple[str, 
 
 def _tar_members(archive: Path, tar: tarfile.TarFile) -> Iterator[tuple[str, IO[bytes]]]:
     members = [member for member in tar if not member.isdir()]
+    while tar.fileobj is not None and tar.fileobj.read(1 << 20):
+        pass  # to the end of the compressed stream, where its checksum is
     for member in members:
         _safe_name(archive, member.name)
         if not member.isfile():

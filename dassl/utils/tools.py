@@ -147,8 +147,12 @@ def set_random_seed(seed: int) -> None:
     torch.cuda.manual_seed_all(seed)
 
 
-def read_image(path: str | Path) -> Image.Image:
-    """The image as RGB.
+def read_image(path: str | Path, draft: tuple[int, int] | None = None) -> Image.Image:
+    """The image as RGB; of 16 bits a channel the upper eight count.
+
+    Args:
+        path: the file.
+        draft: the size that is enough: a JPEG is then decoded at a fraction of its own, which changes its pixels.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -158,8 +162,14 @@ def read_image(path: str | Path) -> Image.Image:
         raise FileNotFoundError(f"No image at {path}: check DATASET.ROOT and that the dataset is complete")
     try:
         with Image.open(path) as image:
+            if draft is not None:
+                image.draft("RGB", draft)
+            if image.mode == "F":
+                raise ValueError("its pixels are floating-point numbers: save it with 8 bits a channel")
+            if image.mode.startswith("I"):
+                return Image.fromarray((np.asarray(image).clip(0, 65535) // 256).astype(np.uint8)).convert("RGB")
             return image.convert("RGB")
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path} ({osp.getsize(path)} bytes) cannot be read as an image: {error}") from error
 
 

@@ -5,9 +5,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from PIL import Image
-
+from dassl.data.archives import is_archive
 from dassl.data.datasets import DatasetBase
+from dassl.utils import read_image
 from dassl.utils.progress import progress
 from datasets.fewshot import ClipDataset
 from datasets.sources import Source
@@ -66,10 +66,12 @@ def check(name: str, root: Path, images: bool = False) -> Report:
         dataset, report.notes = build(name, root)
     except MissingImagesError as error:
         what, _, remedy = str(error).partition("\n  ")
-        report.problems.append(Problem(what, remedy, error.paths))
+        sources = image_sources(name, report.folder, error.paths)
+        report.problems.append(Problem(what, prepare if sources else remedy, error.paths, sources))
         return report
-    except (FileNotFoundError, ValueError) as error:
-        report.problems.append(Problem(str(error)))
+    except Exception as error:  # whatever a damaged dataset makes its parser raise
+        known = isinstance(error, (FileNotFoundError, ValueError))
+        report.problems.append(Problem(str(error) if known else f"{type(error).__name__}: {error}"))
         if absent := absent_sources(name, report.folder):
             files = [str(report.folder / source.gives) for source in absent]
             report.problems.append(Problem("these are not there", prepare, files, absent))
@@ -79,8 +81,16 @@ def check(name: str, root: Path, images: bool = False) -> Report:
     report.classes = dataset.num_classes
     report.problems += compare_with_published(dataset, report, prepare)
     if images:
-        report.problems += unreadable_images(dataset, prepare)
+        again = f"remove their folder, then {prepare}" if can_be_prepared(name) else "get them again"
+        report.problems += unreadable_images(dataset, again)
     return report
+
+
+def image_sources(name: str, folder: Path, paths: list[str]) -> list[Source]:
+    """The archives that would bring missing images: those whose part of the folder they belong to, else all."""
+    archives = [source for source in getattr(registered()[name], "sources", ()) if is_archive(source.file)]
+    places = [(source, f"{folder / source.gives}/") for source in archives]
+    return [source for source, place in places if any(path.startswith(place) for path in paths)] or archives
 
 
 def absent_sources(name: str, folder: Path) -> list[Source]:
@@ -89,9 +99,8 @@ def absent_sources(name: str, folder: Path) -> list[Source]:
 
 
 def compare_with_published(dataset: DatasetBase, report: Report, prepare: str) -> Iterator[Problem]:
-    """A published split that is not there; else sizes, and in any case classes, that are not the published ones."""
-    expected, classes = getattr(dataset, "expected", None), getattr(dataset, "expected_classes", None)
-    remedy = f"remove what is incomplete below {report.folder}, then {prepare}"
+    """A published split that is not there, or else sizes that are not the published ones."""
+    expected = getattr(dataset, "expected", None)
     if absent := [s for s in absent_sources(report.name, report.folder) if s.is_split]:
         yield Problem(
             f"{report.folder / absent[0].gives} is not there: the split here is made from the original annotations, "
@@ -101,12 +110,16 @@ def compare_with_published(dataset: DatasetBase, report: Report, prepare: str) -
         )
     elif expected and report.sizes != expected:
         found, published = (" / ".join(f"{size:,}" for size in sizes) for sizes in (report.sizes or (), expected))
-        yield Problem(f"{found} training / validation / test images are here, {published} as published", remedy)
-    if classes and report.classes != classes:
-        yield Problem(f"{report.classes} classes are here, {classes} as published", remedy)
+        what = f"{found} training / validation / test images are here, {published} as published"
+        yield Problem(what, f"remove what is incomplete below {report.folder}, then {prepare}")
 
 
-def unreadable_images(dataset: DatasetBase, prepare: str) -> list[Problem]:
+def can_be_prepared(name: str) -> bool:
+    """Whether `prepare` knows where the dataset's files come from."""
+    return bool(getattr(registered()[name], "sources", ()))
+
+
+def unreadable_images(dataset: DatasetBase, again: str) -> list[Problem]:
     """Decode every image; those that cannot be are one problem."""
     paths = list(dict.fromkeys(item.impath for part in PARTS for item in getattr(dataset, part) or []))
     with ThreadPoolExecutor() as pool:  # decoding releases the interpreter's lock
@@ -114,7 +127,7 @@ def unreadable_images(dataset: DatasetBase, prepare: str) -> list[Problem]:
     bad = [f"{path}: {reason}" for path, reason in zip(paths, reasons, strict=True) if reason]
     if not bad:
         return []
-    remedy = f"replace them (remove their folder, then {prepare}), or train with DATASET.ON_BAD_IMAGE skip"
+    remedy = f"replace them ({again}), or train with DATASET.ON_BAD_IMAGE skip"
     return [Problem(f"{len(bad)} of {len(paths)} images cannot be read", remedy, files=bad)]
 
 
@@ -124,9 +137,7 @@ def why_unreadable(path: str) -> str:
     A JPEG is decoded at an eighth of its size (draft mode): all of its data are read, in a fraction of the time.
     """
     try:
-        with Image.open(path) as image:
-            image.draft("RGB", (1, 1))
-            image.convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        return str(error) or type(error).__name__
+        read_image(path, draft=(1, 1))
+    except (OSError, ValueError) as error:
+        return str(error).removeprefix(f"{path} ")
     return ""

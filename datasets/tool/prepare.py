@@ -7,10 +7,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock
+from scipy.io import loadmat
 
 from dassl.data.archives import ArchiveError, is_archive, unpack
+from dassl.utils import read_json
 from dassl.utils.download import DownloadError, download_url, file_checksum
 from datasets.fewshot import ClipDataset
+from datasets.imagenet import read_classnames
 from datasets.sources import Source
 from datasets.splits import read_split
 from datasets.tool.build import bare, folder_names, is_own_data, registered
@@ -50,6 +53,7 @@ def prepare(name: str, root: Path, archives: Sequence[Path] = ()) -> Report:
     with FileLock(root / f".{folder.name}.lock"):
         report = check(name, root)
         needed = [source for problem in report.problems for source in problem.sources]
+        needed += [s for s in dataset.sources if s.file in given and s not in needed and not report.good]
         if needed:
             with work_folder(folder) as work:
                 failures = get_all(dataset, folder, work, needed, given)
@@ -58,13 +62,15 @@ def prepare(name: str, root: Path, archives: Sequence[Path] = ()) -> Report:
                     failures += get_copy(dataset, folder, work)
                     report = check(name, root)
                 if failures and not report.good:
-                    raise PrepareError(unprepared(dataset, folder, failures))
+                    raise PrepareError(unprepared(dataset, report, failures))
     return report
 
 
-def unprepared(dataset: type[ClipDataset], folder: Path, failures: Sequence[str]) -> str:
-    """The message that lists what could not be had, and what to do."""
-    lines = [f"{dataset.__name__} is not complete. What could not be had:", *(f"  - {f}" for f in failures)]
+def unprepared(dataset: type[ClipDataset], report: Report, failures: Sequence[str]) -> str:
+    """The message that says what is wrong, what could not be had, and what to do."""
+    folder = report.folder
+    lines = [f"{dataset.__name__} is not complete.", *(problem.what for problem in report.problems)]
+    lines += ["What could not be had:", *(f"  - {failure}" for failure in failures)]
     lines.append(f"What has come stays in {folder}; the same command goes on from there.")
     lines.append("A file that you have from elsewhere is taken with --archive FILE.")
     if dataset.by_hand:
@@ -75,14 +81,13 @@ def unprepared(dataset: type[ClipDataset], folder: Path, failures: Sequence[str]
 def recognise(dataset: type[ClipDataset], archives: Sequence[Path]) -> dict[str, Path]:
     """The archives that the user has, by the name of the source's file; "" is one of the whole dataset."""
     known = {source.file.lower(): source for source in dataset.sources}
-    names = {bare(name) for name in folder_names(dataset)}
     given: dict[str, Path] = {}
     for archive in archives:
         if not archive.is_file():
             raise FileNotFoundError(f"--archive: there is no file {archive.absolute()}")
         if archive.name.lower() in known:
             given[known[archive.name.lower()].file] = archive
-        elif bare(archive.name.split(".")[0]) in names:
+        elif is_whole_folder(archive, dataset):
             given[""] = archive
         else:
             raise ValueError(
@@ -91,6 +96,11 @@ def recognise(dataset: type[ClipDataset], archives: Sequence[Path]) -> dict[str,
                 f"{dataset.dataset_dir}"
             )
     return given
+
+
+def is_whole_folder(archive: Path, dataset: type[ClipDataset]) -> bool:
+    """Whether an archive is named as the dataset's folder."""
+    return bare(archive.name.split(".")[0]) in {bare(name) for name in folder_names(dataset)}
 
 
 @contextmanager
@@ -115,17 +125,14 @@ def get_all(
     """Bring the needed sources from the user's archives or their addresses; what could not be had, and why."""
     if "" in given:
         place_copy(dataset, given[""], folder, work)
-    failures: list[str] = []
-    for source in needed:
-        if not (folder / source.gives).exists():
-            failures += get(source, dataset, folder, work, given.get(source.file))
-    return failures
+        needed = [source for source in needed if not (folder / source.gives).exists()]
+    return [reason for source in needed for reason in get(source, dataset, folder, work, given.get(source.file))]
 
 
 def get_copy(dataset: type[ClipDataset], folder: Path, work: Path) -> list[str]:
     """Bring the hub's copy of the whole dataset; why it did not work, if it did not."""
     try:
-        place_copy(dataset, fetch_copy(dataset.hub_copy, folder_names(dataset), work), folder, work)
+        place_copy(dataset, fetch_copy(dataset.hub_copy, folder_names(dataset), work / "hub"), folder, work)
     except (DownloadError, ArchiveError) as error:
         return [str(error)]
     return []
@@ -134,8 +141,14 @@ def get_copy(dataset: type[ClipDataset], folder: Path, work: Path) -> list[str]:
 def get(source: Source, dataset: type[ClipDataset], folder: Path, work: Path, archive: Path | None) -> list[str]:
     """Bring one source into the dataset's folder; the reasons why it did not work, if it did not."""
     if archive is not None:
-        verify(source, archive)
-        place(source, dataset, archive, folder, work)
+        try:
+            verify(source, archive)
+        except ValueError:
+            if not is_whole_folder(archive, dataset):
+                raise
+            place_copy(dataset, archive, folder, work)  # of the same name as the source's file
+        else:
+            place(source, dataset, archive, folder, work)
         return []
     if not source.urls:
         return [f"{source.file} needs a login or a hand: pass it with --archive"]
@@ -174,8 +187,7 @@ def place(source: Source, dataset: type[ClipDataset], file: Path, folder: Path, 
         ValueError: the archive is damaged, unsafe or another one, or a split is not the published one.
     """
     if not is_archive(file):
-        if source.is_split:
-            check_published_split(file, dataset)
+        check_plain_file(source, file, dataset)
         staged = work / f"placed-{file.name}"
         shutil.copyfile(file, staged)
         os.replace(staged, folder / source.gives)
@@ -185,10 +197,10 @@ def place(source: Source, dataset: type[ClipDataset], file: Path, folder: Path, 
         raise ArchiveError(f"{file.name} holds no folder {source.inside}: it is another archive")
     if source.arrange:
         source.arrange(content, folder)
-    last = Path(source.gives).relative_to(source.into).parts[:1]
-    move_into(content, folder / source.into, last=last[0] if last else "")
-    if not (folder / source.gives).exists():
-        raise ArchiveError(f"{file.name} does not hold {source.gives}: it is another archive")
+    given = Path(source.gives).relative_to(source.into)
+    if not (content / given).exists():
+        raise ArchiveError(f"{file.name} does not hold {given}: it is another archive")
+    move_into(content, folder / source.into, last=given.parts[0] if given.parts else "")
 
 
 def place_copy(dataset: type[ClipDataset], archive: Path, folder: Path, work: Path) -> None:
@@ -198,6 +210,9 @@ def place_copy(dataset: type[ClipDataset], archive: Path, folder: Path, work: Pa
     names = {bare(name) for name in folder_names(dataset)}
     if len(entries) == 1 and entries[0].is_dir() and bare(entries[0].name) in names:
         content = entries[0]
+    if not any((content / source.gives).exists() for source in dataset.sources if not source.is_split):
+        expected = ", ".join(source.gives for source in dataset.sources)
+        raise ArchiveError(f"{archive.name} holds none of {expected}: it is not the folder of {dataset.__name__}")
     move_into(content, folder)
 
 
@@ -225,6 +240,21 @@ def move_into(content: Path, target: Path, last: str = "") -> None:
     for entry in sorted(content.iterdir(), key=lambda entry: (entry.name == last, entry.name)):
         if entry.is_dir() or not (target / entry.name).exists():
             move_into(entry, target / entry.name)
+
+
+def check_plain_file(source: Source, file: Path, dataset: type[ClipDataset]) -> None:
+    """Raise a ValueError unless a file that is no archive is what it should be: a server may send a web page."""
+    if source.is_split:
+        check_published_split(file, dataset)
+    elif file.suffix == ".json":
+        read_json(file)
+    elif file.name == "classnames.txt":
+        read_classnames(file)
+    elif file.suffix == ".mat":
+        try:
+            loadmat(file)
+        except Exception as error:  # a damaged file can fail in any way
+            raise ValueError(f"{file.name} is no MATLAB file ({error})") from error
 
 
 def check_published_split(file: Path, dataset: type[ClipDataset]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from dassl.data.datasets import DatasetBase, Datum
-from dassl.utils import atomic_write
+from dassl.utils import atomic_write, read_image
 from datasets.splits import by_label
 
 PARTS = {"train": "train_x", "val": "val", "test": "test"}
@@ -57,6 +57,4 @@ def contact_sheet(items: Sequence[Datum], path: Path, classes: int, columns: int
 
 def _thumbnail(path: str) -> Image.Image:
     """The middle of an image, SIDE pixels a side."""
-    with Image.open(path) as image:
-        image.draft("RGB", (2 * SIDE, 2 * SIDE))  # enough for a thumbnail, and several times faster
-        return ImageOps.fit(image.convert("RGB"), (SIDE, SIDE))
+    return ImageOps.fit(read_image(path, draft=(2 * SIDE, 2 * SIDE)), (SIDE, SIDE))

@@ -248,3 +248,17 @@ def test_layers_and_rates() -> None:
         assert not model.head.bias.any() and model.head.weight.any()
     with pytest.raises(ValueError, match="init_type 'none'"):
         utils.init_network_weights(model, "none")
+
+
+@pytest.mark.parametrize("name", ["ramp.png", "ramp.tiff"])
+def test_sixteen_bit_images_keep_their_upper_eight(tmp_path, name) -> None:
+    ramp = (np.arange(256, dtype=np.uint16) * 257).reshape(16, 16)  # 0 … 65,535
+    Image.fromarray(ramp).save(tmp_path / name)
+    found = np.asarray(utils.read_image(tmp_path / name))
+    assert np.array_equal(found, np.repeat(np.arange(256).reshape(16, 16, 1), 3, axis=2))
+
+
+def test_floating_point_images_are_refused(tmp_path) -> None:
+    Image.fromarray(np.ones((4, 4), dtype=np.float32)).save(tmp_path / "f.tiff")
+    with pytest.raises(ValueError, match=r"f\.tiff .*floating-point numbers: save it with 8 bits"):
+        utils.read_image(tmp_path / "f.tiff")

@@ -82,3 +82,21 @@ def test_an_empty_archive_is_an_error(tmp_path):
 
 def test_names_of_archives():
     assert [is_archive(n) for n in ("a.tar.gz", "B.TGZ", "a.zip", "a.mat", "a.txt")] == [True, True, True, False, False]
+
+
+def test_a_flipped_byte_in_a_tar_gz_is_found_by_its_checksum(tmp_path):
+    archive = make_tar(tmp_path / "x.tgz", ["a"], "w:gz", size=100)
+    content = bytearray(archive.read_bytes())
+    content[-8] ^= 1  # the first byte of the stream's CRC-32
+    archive.write_bytes(content)
+    with pytest.raises(ArchiveError, match="is damaged or not an archive"):
+        unpack(archive, tmp_path / "out")
+
+
+def test_a_damaged_tar_xz_is_named(tmp_path):
+    archive = make_tar(tmp_path / "x.tar.xz", ["a"], "w:xz", size=50_000)
+    content = bytearray(archive.read_bytes())
+    content[len(content) // 2] ^= 255
+    archive.write_bytes(content)
+    with pytest.raises(ArchiveError, match="is damaged or not an archive"):
+        unpack(archive, tmp_path / "out")

@@ -5,6 +5,7 @@ from collections import Counter
 
 import pytest
 
+from tests.datasets import miniatures
 from tests.datasets.layouts import build, pictures, relative
 
 
@@ -132,13 +133,45 @@ def test_every_protocol_works_on_a_list(tmp_path):
 
 
 def test_a_csv_with_its_own_split(tmp_path):
-    pictures(tmp_path, [f"{i}.png" for i in range(4)])
+    pictures(tmp_path, [f"{i}.png" for i in range(5)])
     lines = ["path,label,classname,split", "0.png,0,cat,train", '1.png,1,"fox, red",train', '2.png,1,"fox, red",val']
-    (tmp_path / "split.csv").write_text("\n".join([*lines, "3.png,0,cat,test"]) + "\n")
+    (tmp_path / "split.csv").write_text("\n".join([*lines, "3.png,0,cat,test", '4.png,1,"fox, red",test']) + "\n")
     dataset = build("SplitFile", tmp_path)
     assert dataset.classnames == ["cat", "fox, red"]
     assert relative(dataset.val, tmp_path) == [("2.png", 1, "fox, red")]
-    assert relative(dataset.test, tmp_path) == [("3.png", 0, "cat")]
+    assert relative(dataset.test, tmp_path) == [("3.png", 0, "cat"), ("4.png", 1, "fox, red")]
+
+
+def rows(*lines: str) -> str:
+    return "\n".join(["path,label,classname,split", *lines]) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (rows("0.png,0,a,train", "1.png,1,b,train", "2.png,0,a,test"), r"1 of 2 classes have no test images: 1 \(b\)"),
+        (rows("0.png,0,a,train", "0.png,0,a,test"), "lists 1 images more than once, the first: .*0.png"),
+        (rows("0.png,²,a,train"), "line 2: the label must be a whole number, not '²'"),
+        (rows("0.png,0,a,train").replace("split", "set"), "unknown columns set; known are path,label,classname,split"),
+    ],
+)
+def test_a_csv_that_would_mislead_is_an_error(tmp_path, content, message):
+    pictures(tmp_path, [f"{i}.png" for i in range(3)])
+    (tmp_path / "split.csv").write_text(content, encoding="utf-8")
+    with pytest.raises(ValueError, match=message):
+        build("SplitFile", tmp_path)
+
+
+def test_a_csv_in_another_encoding_is_named(tmp_path):
+    (tmp_path / "split.csv").write_bytes("0.png,0,größe".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"split\.csv is not UTF-8 .*save it as UTF-8"):
+        build("SplitFile", tmp_path)
+
+
+def test_one_class_has_no_halves(tmp_path):
+    miniatures.class_folders(tmp_path, ["only"])
+    with pytest.raises(ValueError, match="1 class cannot be parted into base and new"):
+        build("ImageFolder", tmp_path, classes="new")
 
 
 def test_a_csv_without_a_split_is_parted(tmp_path):

@@ -181,6 +181,43 @@ def test_two_at_once_fetch_once(server, tmp_path):
     assert len(server.gets) == 2
 
 
+def test_missing_images_are_brought_and_those_that_are_there_stay(server, tmp_path):
+    assert prepare_dtd(tmp_path).good
+    images = tmp_path / "data" / "dtd" / "images"
+    (images / "banded" / "banded_0001.jpg").unlink()
+    (images / "banded" / "banded_0002.jpg").write_bytes(b"mine")
+    assert prepare_dtd(tmp_path).good
+    assert (images / "banded" / "banded_0001.jpg").exists()
+    assert (images / "banded" / "banded_0002.jpg").read_bytes() == b"mine"
+    shutil.rmtree(images / "braided")
+    archive = tmp_path / "dtd-r1.0.1.tar.gz"
+    archive.write_bytes(server.files.pop("/dtd-r1.0.1.tar.gz"))
+    assert prepare_dtd(tmp_path, archives=[archive]).good
+
+
+def test_the_right_folder_with_other_content_is_refused_before_anything_is_moved(server, tmp_path):
+    DTD.sources = (replace(DTD.sources[0], checksum=""), *DTD.sources[1:])
+    good = server.files["/dtd-r1.0.1.tar.gz"]
+    server.files["/dtd-r1.0.1.tar.gz"] = tar(tmp_path / "original" / "dtd" / "images", "dtd/foo")
+    with pytest.raises(PrepareError, match="does not hold images: it is another archive"):
+        prepare_dtd(tmp_path)
+    assert [path.name for path in (tmp_path / "data" / "dtd").iterdir()] == [SPLIT]
+    (tmp_path / "dtd.tar.gz").write_bytes(tar(tmp_path / "original" / "dtd" / "images", "cats"))
+    with pytest.raises(ValueError, match=r"dtd\.tar\.gz holds none of images, .*it is not the folder of"):
+        prepare_dtd(tmp_path, archives=[tmp_path / "dtd.tar.gz"])
+    assert [path.name for path in (tmp_path / "data" / "dtd").iterdir()] == [SPLIT]
+    server.files["/dtd-r1.0.1.tar.gz"] = good
+    assert prepare_dtd(tmp_path).good
+
+
+def test_what_is_wrong_is_said_beside_what_could_not_be_had(server, tmp_path):
+    assert prepare_dtd(tmp_path).good
+    (tmp_path / "data" / "dtd" / "images" / "banded" / "banded_0001.jpg").unlink()
+    del server.files["/dtd-r1.0.1.tar.gz"]
+    with pytest.raises(PrepareError, match=r"(?s)1 of 12 images that the split names are not there.*404"):
+        prepare_dtd(tmp_path)
+
+
 # The hub's copy
 
 
@@ -283,5 +320,6 @@ def test_data_without_sources_have_nothing_to_prepare(tmp_path, name):
 def test_the_command_says_what_is_wrong_and_ends_with_2(server, tmp_path, capsys):
     server.files.clear()
     assert main(["prepare", "dtd", "--root", str(tmp_path / "data")]) == 2
-    assert "error: DescribableTextures is not complete. What could not be had:" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert error.startswith("error: DescribableTextures is not complete.\n") and "What could not be had:\n  - " in error
     assert not (tmp_path / "data" / "dtd").exists()  # not even an empty folder

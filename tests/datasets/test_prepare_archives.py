@@ -113,6 +113,17 @@ def test_the_command_takes_several_archives(server, tmp_path, monkeypatch, capsy
     assert "9 / 6 / 6 training / validation / test images, 3 classes\n  good" in capsys.readouterr().out
 
 
+def test_a_page_in_the_place_of_the_class_names_is_refused(server, tmp_path, monkeypatch):
+    archives = imagenet_archives(tmp_path)
+    use_miniature_imagenet(monkeypatch, server, archives)
+    good = server.files["/classnames.txt"]
+    server.files["/classnames.txt"] = b"<html>\n<body>quota</body>\n"
+    with pytest.raises(PrepareError, match=r"classnames\.txt: .*expected a new '<folder> <class name>'"):
+        prepare("ImageNet", tmp_path / "data", archives)
+    server.files["/classnames.txt"] = good
+    assert prepare("ImageNet", tmp_path / "data", archives).good
+
+
 # The facts
 
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from dassl.data.datasets import DATASET_REGISTRY
+from dassl.data.datasets import DATASET_REGISTRY, build_dataset
 from datasets.splits import read_split
 from datasets.stanford_cars import year_first
 from tests.datasets import miniatures
-from tests.datasets.layouts import build, pictures, relative
+from tests.datasets.layouts import build, dataset_cfg, pictures, relative
 from tests.paths import PUBLISHED, needs_published
 
 EUROSAT_NAMES = [
@@ -358,3 +358,20 @@ def test_too_few_images_for_three_parts_is_an_error(tmp_path):
     miniatures.class_folders(tmp_path / "dtd" / "images", ["banded"], count=2)
     with pytest.raises(ValueError, match="'banded' has 2 images: too few for training, validation and test"):
         build("DescribableTextures", tmp_path)
+
+
+def test_a_class_folder_too_few_or_too_many_is_an_error(tmp_path):
+    """EuroSAT has ten classes: without one, every later label would be another class."""
+    miniatures.eurosat(tmp_path)
+    assert build_dataset(dataset_cfg("EuroSAT", tmp_path)).num_classes == 10
+    shutil.rmtree(tmp_path / "eurosat" / "2750" / "Forest")
+    with pytest.raises(ValueError, match="EuroSAT has 9 classes here, 10 as published"):
+        build_dataset(dataset_cfg("EuroSAT", tmp_path))
+
+
+@pytest.mark.parametrize("content", [b"", b"MATLAB 5.0", bytes(200)])
+def test_a_damaged_annotation_file_is_an_error(tmp_path, content):
+    miniatures.oxford_flowers(tmp_path)
+    (tmp_path / "oxford_flowers" / "imagelabels.mat").write_bytes(content)
+    with pytest.raises(ValueError, match=r"OxfordFlowers: the annotations in .*oxford_flowers are damaged"):
+        build("OxfordFlowers", tmp_path)
