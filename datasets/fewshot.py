@@ -105,6 +105,7 @@ class ClipDataset(DatasetBase):
     expected_classes: int | None = None
     ignored_folders: tuple[str, ...] = ()  # class folders that are no part of the dataset
     sources: tuple[Source, ...] = ()  # where `prepare` gets its files
+    on_published_split = True  # False where the split was made of the original annotations
     hub_copy = ""  # Hugging Face data set that holds an archive of it, where the sources fail
 
     @classmethod
@@ -165,6 +166,7 @@ class ClipDataset(DatasetBase):
         path = folder / f"split_zhou_{name}.json"
         if path.exists():
             return relocate(read_split(path, image_dir), image_dir, folder, self.ignored_folders)
+        self.on_published_split = False
         print(
             f"{path} is not there: the split is made from the original annotations. Accuracies are comparable with "
             f"published ones only on the published split: python -m datasets prepare {name}"

@@ -7,7 +7,6 @@ import random
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -162,7 +161,9 @@ def relocate(split: Split, image_dir: Path, folder: Path, ignored: Sequence[str]
         ignored: names of folders whose files are not part of the dataset.
     """
     named = {os.path.normpath(item.impath) for items in split for item in items}
-    lost = {path for path in missing_files(named) if not _holds_images(os.path.dirname(path))}
+    missing = missing_files(named)
+    without = {f for f in map(os.path.dirname, missing) if not (os.path.isdir(f) and list_images(f))}
+    lost = {path for path in missing if os.path.dirname(path) in without}
     if not lost:
         return split
     places: dict[str, list[str]] = {}
@@ -190,16 +191,6 @@ def relocate(split: Split, image_dir: Path, folder: Path, ignored: Sequence[str]
 def _moved(item: Datum, moved: Mapping[str, str]) -> Datum:
     place = moved.get(os.path.normpath(item.impath))
     return item if place is None else Datum(place, item.label, item.domain, item.classname)
-
-
-@lru_cache(maxsize=4096)
-def _listed_with_images(folder: str, stamp: int) -> bool:
-    return bool(list_images(folder))
-
-
-def _holds_images(folder: str) -> bool:
-    """Whether image files lie directly in the folder."""
-    return os.path.isdir(folder) and _listed_with_images(folder, os.stat(folder).st_mtime_ns)
 
 
 def _folder_words(path: str, folder: Path) -> set[str]:

@@ -288,6 +288,7 @@ def test_cars_in_one_folder_with_one_list(tmp_path):
     assert len(dataset.test) == 16
     expected = [(row["relative_im_path"], row["class"] - 1, CAR_NAMES[row["class"] - 1]) for row in rows[14:]]
     assert relative(dataset.test, folder) == expected
+    assert not dataset.on_published_split  # it is numbered anew: check says so
 
 
 @pytest.mark.parametrize(("lists", "images"), [("Partitions", "SUN397/SUN397"), ("SUN397", "SUN397"), ("", ".")])
