@@ -71,12 +71,15 @@ class ImageFolder(OwnData):
         self.announce()
 
     def _folders(self, root: Path) -> dict[str, Path]:
-        """The folders of train, test and val; the whole tree as train if it is not parted."""
-        train, test = root / "train", root / "test"
-        if not train.is_dir():
+        """The folders of train, test and val, in any case; the whole tree as train if it is not parted."""
+        parts = {path.name.lower(): path for path in root.iterdir() if path.is_dir()}
+        train, test = parts.get("train"), parts.get("test")
+        val = next((parts[name] for name in VAL_NAMES if name in parts), None)
+        if train is None:
+            if test or val:
+                raise self.no_data(f"{root} holds {(test or val or root).name}/ but no train/")
             return {"train": root}
-        val = next((root / name for name in VAL_NAMES if (root / name).is_dir()), None)
-        if test.is_dir():
+        if test is not None:
             return {"train": train, "test": test} | ({"val": val} if val else {})
         if val is None:
             raise self.no_data(f"{root} holds train/ but neither test/ nor val/")

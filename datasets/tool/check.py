@@ -14,6 +14,7 @@ from datasets.sources import Source
 from datasets.tool.build import build, folder_names, registered
 from datasets.validation import MissingImagesError
 
+CHUNK = 1024  # images that are queued at once
 PARTS = ("train_x", "val", "test")
 
 
@@ -122,7 +123,9 @@ def unreadable_images(dataset: DatasetBase, again: str) -> list[Problem]:
     """Decode every image; those that cannot be are one problem."""
     paths = list(dict.fromkeys(item.impath for part in PARTS for item in getattr(dataset, part) or []))
     with ThreadPoolExecutor() as pool:  # decoding releases the interpreter's lock
-        reasons = list(progress(pool.map(why_unreadable, paths), "read images", len(paths), unit="image"))
+        chunks = (paths[start : start + CHUNK] for start in range(0, len(paths), CHUNK))
+        found = (reason for chunk in chunks for reason in pool.map(why_unreadable, chunk))
+        reasons = list(progress(found, "read images", len(paths), unit="image"))
     bad = [f"{path}: {reason}" for path, reason in zip(paths, reasons, strict=True) if reason]
     if not bad:
         return []

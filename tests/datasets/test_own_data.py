@@ -168,6 +168,14 @@ def test_a_csv_in_another_encoding_is_named(tmp_path):
         build("SplitFile", tmp_path)
 
 
+def test_folders_of_parts_in_any_case_and_without_training(tmp_path):
+    save_tree(tmp_path / "a", ["Train", "Test"])
+    assert build("ImageFolder", tmp_path / "a").classnames == ["cat", "dog", "red_fox"]
+    save_tree(tmp_path / "b", ["test"])
+    with pytest.raises(FileNotFoundError, match=r"b holds test/ but no train/"):
+        build("ImageFolder", tmp_path / "b")
+
+
 def test_one_class_has_no_halves(tmp_path):
     miniatures.class_folders(tmp_path, ["only"])
     with pytest.raises(ValueError, match="1 class cannot be parted into base and new"):
