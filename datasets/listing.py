@@ -34,7 +34,6 @@ def list_class_folders(
         folder: holds one folder a class.
         cache: JSON file to keep the listing in. It counts only while the class folders and their modification times
             are those that it was made from, and holds names only, no paths.
-
         check: called with the names of the class folders before anything is kept.
 
     Returns:

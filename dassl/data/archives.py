@@ -13,12 +13,8 @@ from typing import IO
 from dassl.utils.progress import progress
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".zip")
-
-
 # What the standard library raises for archives that are cut, corrupt, encrypted or compressed in unknown ways.
-DAMAGED = (
-    *(tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, RuntimeError, NotImplementedError),
-)
+DAMAGED = (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, RuntimeError)
 
 
 class ArchiveError(ValueError):

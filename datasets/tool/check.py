@@ -82,21 +82,26 @@ def check(name: str, root: Path, images: bool = False) -> Report:
     report.classes = dataset.num_classes
     report.problems += compare_with_published(dataset, report, prepare)
     if images:
-        again = f"remove their folder, then {prepare}" if can_be_prepared(name) else "get them again"
+        again = f"remove their folder, then {prepare}" if sources_of(name) else "get them again"
         report.problems += unreadable_images(dataset, again)
     return report
 
 
+def sources_of(name: str) -> tuple[Source, ...]:
+    """Where `prepare` gets a dataset's files; empty for own data and for plug-ins."""
+    return getattr(registered()[name], "sources", ())
+
+
 def image_sources(name: str, folder: Path, paths: list[str]) -> list[Source]:
     """The archives that would bring missing images: those whose part of the folder they belong to, else all."""
-    archives = [source for source in getattr(registered()[name], "sources", ()) if is_archive(source.file)]
+    archives = [source for source in sources_of(name) if is_archive(source.file)]
     places = [(source, f"{folder / source.gives}/") for source in archives]
     return [source for source, place in places if any(path.startswith(place) for path in paths)] or archives
 
 
 def absent_sources(name: str, folder: Path) -> list[Source]:
     """The sources of a dataset that have not given what they give."""
-    return [source for source in getattr(registered()[name], "sources", ()) if not (folder / source.gives).exists()]
+    return [source for source in sources_of(name) if not (folder / source.gives).exists()]
 
 
 def compare_with_published(dataset: DatasetBase, report: Report, prepare: str) -> Iterator[Problem]:
@@ -112,11 +117,6 @@ def compare_with_published(dataset: DatasetBase, report: Report, prepare: str) -
         found, published = (" / ".join(f"{size:,}" for size in sizes) for sizes in (report.sizes or (), expected))
         what = f"{found} training / validation / test images are here, {published} as published"
         yield Problem(what, f"remove what is incomplete below {report.folder}, then {prepare}")
-
-
-def can_be_prepared(name: str) -> bool:
-    """Whether `prepare` knows where the dataset's files come from."""
-    return bool(getattr(registered()[name], "sources", ()))
 
 
 def unreadable_images(dataset: DatasetBase, again: str) -> list[Problem]:

@@ -16,9 +16,9 @@ from datasets.fewshot import ClipDataset
 from datasets.imagenet import read_classnames
 from datasets.sources import Source
 from datasets.splits import read_split
-from datasets.tool.build import bare, folder_names, is_own_data, registered
+from datasets.tool.build import bare, folder_names, registered
 from datasets.tool.check import Report, check, dataset_folder
-from datasets.tool.hub import fetch_copy, through_mirror
+from datasets.tool.hub import archive_stem, fetch_copy, through_mirror
 
 
 class PrepareError(OSError):
@@ -45,7 +45,7 @@ def prepare(name: str, root: Path, archives: Sequence[Path] = ()) -> Report:
         ValueError: the dataset has no sources, or an archive is none of this dataset's.
     """
     dataset = registered()[name]
-    if is_own_data(dataset) or not issubclass(dataset, ClipDataset) or not dataset.sources:
+    if not issubclass(dataset, ClipDataset) or not dataset.sources:
         raise ValueError(f"{name} has nothing to prepare: {dataset.layout if issubclass(dataset, ClipDataset) else ''}")
     given = recognise(dataset, archives)
     folder = dataset_folder(name, root)
@@ -100,7 +100,7 @@ def recognise(dataset: type[ClipDataset], archives: Sequence[Path]) -> dict[str,
 
 def is_whole_folder(archive: Path, dataset: type[ClipDataset]) -> bool:
     """Whether an archive is named as the dataset's folder."""
-    return bare(archive.name.split(".")[0]) in {bare(name) for name in folder_names(dataset)}
+    return archive_stem(archive.name) in {bare(name) for name in folder_names(dataset)}
 
 
 @contextmanager
