@@ -21,7 +21,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainers.cocoop import ConditionalCLIP, ConditionalPromptLearner
+from trainers.cocoop import ConditionalPromptLearner
+from trainers.conditional import ConditionalCLIP
 
 from .definitional import Definitional
 from .timing import (
@@ -59,9 +60,10 @@ class DefinitionalCoCoOp(Definitional):
 
     def score(self, feature: Tensor) -> Tensor:
         """Logits (K,) of one image's normalised feature (E,): equation 3 of the paper, then cosine similarities."""
-        learner = self.model.prompt_learner
+        learner: Any = self.model.prompt_learner
         ctx = learner.ctx + learner.meta_net(feature)  # (M, Dt)
-        text = self.text_features(learner.sequences, ctx)  # (K, E)
+        embeddings = torch.cat([learner.token_embeddings, ctx.to(learner.token_embeddings.dtype)])  # (U + M, D)
+        text = self.text_features(learner.sequences, embeddings)  # (K, E)
         return self.model.logit_scale.exp() * (text @ feature)
 
 
@@ -74,8 +76,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     comparison = Comparison(args, ours, DefinitionalCoCoOp(ours, clip_model))
     result: dict[str, Any] = {
         **circumstances(args, comparison.device),
-        "text_rows_per_image": {
-            "ours": learner.layout.num_rows,
+        "text_tokens_per_image": {
+            "ours": learner.layout.num_tokens,
             "definitional": args.classes * clip_model.context_length,
         },
     }
@@ -99,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     result = run(args)
     print(model_line(result))
-    print(f"text rows per image: {result['text_rows_per_image']}")
+    print(f"text tokens per image: {result['text_tokens_per_image']}")
     for name, measured in measurements(result):
         print(f"{ratio_line(name, measured)}; {pieces_text(measured['pieces'])}")
     save(result, args.json)

@@ -35,7 +35,7 @@ def attention(attn: nn.MultiheadAttention, x: Tensor, mask: Tensor | None) -> Te
 
 
 def run_blocks(transformer: Transformer, x: Tensor, mask: Tensor | None, deep: Sequence[Tensor], start: int) -> Tensor:
-    """All blocks over all rows; `deep[i-1]` overwrites the rows from `start` on before block i."""
+    """All blocks over all tokens; `deep[i-1]` overwrites the tokens from `start` on before block i."""
     for i, block in enumerate(transformer.resblocks):
         assert isinstance(block, ResidualAttentionBlock)
         if 0 < i <= len(deep):
@@ -67,39 +67,30 @@ def encode_image(tower: VisionTransformer, image: Tensor, ctx: Tensor | None, de
     return tower.ln_post(x)[:, 0] @ tower.proj
 
 
-def pad_prompts(
-    sequences: Sequence[Sequence[int]], token_embedding: Tensor, ctx: Tensor, context_length: int
-) -> tuple[Tensor, Tensor]:
+def pad_prompts(sequences: Sequence[Sequence[int]], embeddings: Tensor, context_length: int) -> tuple[Tensor, Tensor]:
     """Embedded prompts (K, L, D) and their EOT positions (K,).
 
     Args:
-        sequences: rows of each prompt; `-1 - j` is row j of `ctx`.
-        token_embedding: (V, D).
-        ctx: learned rows (C, D).
+        sequences: tokens of each prompt as indices into `embeddings` (U, D).
     """
-    ids = torch.tensor([[*s, *[0] * (context_length - len(s))] for s in sequences], device=ctx.device)  # (K, L)
-    fixed = token_embedding[ids.clamp_min(0)]  # (K, L, D)
-    if not len(ctx):
-        return fixed, torch.tensor([len(s) - 1 for s in sequences])
-    prompts = torch.where(ids[..., None] < 0, ctx[(-1 - ids).clamp_min(0)].to(fixed.dtype), fixed)
-    return prompts, torch.tensor([len(s) - 1 for s in sequences])
+    ids = torch.tensor([[*s, *[0] * (context_length - len(s))] for s in sequences], device=embeddings.device)  # (K, L)
+    return embeddings[ids], torch.tensor([len(s) - 1 for s in sequences])
 
 
 class Definitional(nn.Module):
     """A model of ours, computed as it is defined. Subclasses give `forward`: images (B, 3, H, W) to logits (B, K)."""
-
-    token_embedding: Tensor  # (V, D)
 
     def __init__(self, model: FrozenTowersCLIP, clip_model: CLIP):
         super().__init__()
         self.model = model
         self.image_encoder = require_vit(clip_model)
         self.context_length = clip_model.context_length
-        self.register_buffer("token_embedding", clip_model.token_embedding.weight.detach(), persistent=False)
 
-    def text_features(self, sequences: Sequence[Sequence[int]], ctx: Tensor, deep: Sequence[Tensor] = ()) -> Tensor:
-        """(K, E), normalised, under the learned rows `ctx` (C, D)."""
-        prompts, eot = pad_prompts(sequences, self.token_embedding, ctx, self.context_length)
+    def text_features(
+        self, sequences: Sequence[Sequence[int]], embeddings: Tensor, deep: Sequence[Tensor] = ()
+    ) -> Tensor:
+        """(K, E), normalised, of prompts whose tokens are indices into `embeddings` (U, D)."""
+        prompts, eot = pad_prompts(sequences, embeddings, self.context_length)
         return unit(encode_text(self.model.text_encoder, prompts, eot, deep))
 
     def image_features(self, image: Tensor, ctx: Tensor | None = None, deep: Sequence[Tensor] = ()) -> Tensor:

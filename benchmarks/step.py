@@ -39,11 +39,11 @@ class DefinitionalMaPLe(Definitional):
     model: PromptedCLIP
 
     def forward(self, image: Tensor) -> Tensor:
-        learner = self.model.prompt_learner
-        _, text_deep = learner.text_prompts()
-        text = self.text_features(learner.sequences, learner.ctx, text_deep or [])  # (K, E)
-        ctx, deep = learner.vision_prompts()
-        features = self.image_features(image, ctx, deep or [])  # (B, E)
+        learner: Any = self.model.prompt_learner
+        prompts = list(learner.compound_prompts_text)
+        text = self.text_features(learner.sequences, learner.embeddings(), prompts)  # (K, E)
+        deep = [project(p) for project, p in zip(learner.compound_prompt_projections, prompts, strict=True)]
+        features = self.image_features(image, learner.proj(learner.ctx), deep)  # (B, E)
         return self.model.logit_scale.exp() * features @ text.t()
 
 
@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     comparison = Comparison(args, ours, DefinitionalMaPLe(ours, clip_model))
     result: dict[str, Any] = {
         **circumstances(args, comparison.device),
-        "text_rows": {"ours": learner.layout.num_rows, "definitional": args.classes * clip_model.context_length},
+        "text_tokens": {"ours": learner.layout.num_tokens, "definitional": args.classes * clip_model.context_length},
         "logits": comparison.logits(args.batch),
         "training_step": comparison.training_step(args.batch),
         f"evaluation_{args.eval_batches}x{args.batch}": comparison.evaluation(args.eval_batches, args.batch),
@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     result = run(args)
     print(model_line(result))
-    print(f"text rows: {result['text_rows']}")
+    print(f"text tokens: {result['text_tokens']}")
     print(f"logits differ by {result['logits']['difference']:.2e} (largest {result['logits']['largest']:.1f})")
     for name, measured in measurements(result):
         print(ratio_line(name, measured))

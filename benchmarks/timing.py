@@ -149,7 +149,8 @@ class Comparison:
         self.args, self.ours, self.theirs = args, ours, theirs
         self.device = torch.device(args.device)
         self.clock, self.precision = Clock(self.device), Precision(args.prec, self.device)
-        self.precision.cast_towers(ours.image_encoder, ours.text_encoder)
+        for tower in (ours.image_encoder, ours.text_encoder):
+            self.precision.cast(tower)
         theirs.to(self.device)  # takes ours, which it holds, along
 
     def images(self, count: int) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .layout import PromptLayout
+from .packing import PackedPrompts, index_tokens
 from .resnet import ModifiedResNet
 from .text import TextEncoder
 from .transformer import LayerNorm, Transformer, VisionTransformer
@@ -79,8 +79,13 @@ class CLIP(nn.Module):
     def encode_text(self, text: Tensor) -> Tensor:
         """Text features (N, E), not normalised, of token ids (N, L) as `clip.tokenize` gives them."""
         sequences = [ids[: max(range(len(ids)), key=ids.__getitem__) + 1] for ids in text.tolist()]
-        layout = PromptLayout(sequences).to(text.device)
-        return TextEncoder(self)(self.token_embedding(layout.vocabulary), layout)
+        vocabulary, indices = index_tokens(sequences)
+        embeddings = self.token_embedding(torch.tensor(vocabulary, device=text.device))  # (U, Dt)
+        return self.text_encoder()(embeddings, PackedPrompts(indices).to(text.device))
+
+    def text_encoder(self) -> TextEncoder:
+        """The text tower over packed prompts, which holds this model's own modules."""
+        return TextEncoder(self.transformer, self.positional_embedding, self.ln_final, self.text_projection)
 
     def forward(self, image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
         """Scaled cosine similarities: logits per image (B, N) and per text (N, B)."""

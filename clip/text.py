@@ -2,40 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
 from torch import Tensor, nn
 
-from .layout import PromptLayout
-
-if TYPE_CHECKING:
-    from .model import CLIP
+from .layout import DeepPrompts
+from .packing import PackedPrompts
+from .transformer import OWN, Own, Transformer
 
 
 class TextEncoder(nn.Module):
-    """Text features of K prompts that share a prefix. Holds the text modules of a `CLIP`, no copies.
+    """Text features of K prompts that share a prefix, through a CLIP's text modules (held, not copied).
 
-    Only the prefix once and each prompt's own rows up to EOT pass through the blocks, and in the last block
-    the EOT rows alone, with results equal to computing every prompt alone at full length.
+    Only the prefix once and each prompt's suffix up to EOT pass through the blocks, and in the last block the EOT
+    tokens alone, with results equal to computing every prompt alone at full length.
     """
 
-    def __init__(self, clip_model: CLIP):
+    def __init__(
+        self,
+        transformer: Transformer,
+        positional_embedding: nn.Parameter,
+        ln_final: nn.LayerNorm,
+        text_projection: nn.Parameter,
+    ):
         super().__init__()
-        self.transformer = clip_model.transformer
-        self.positional_embedding = clip_model.positional_embedding
-        self.ln_final = clip_model.ln_final
-        self.text_projection = clip_model.text_projection
+        self.transformer = transformer
+        self.positional_embedding = positional_embedding
+        self.ln_final = ln_final
+        self.text_projection = text_projection
 
-    def forward(self, embeddings: Tensor, layout: PromptLayout, deep: Sequence[Tensor] | None = None) -> Tensor:
-        """Text features (K, E), or (G, K, E) for G sets of learned rows; not normalised.
+    def forward(self, embeddings: Tensor, layout: PackedPrompts, deep: DeepPrompts | Own | None = OWN) -> Tensor:
+        """Text features (K, E), or (G, K, E) for G tables of embeddings; not normalised.
 
         Args:
-            embeddings: (U + C, Dt) or (G, U + C, Dt): the rows of `layout.vocabulary`, then the learned ones.
-            deep: tokens (M, Dt) that replace rows 1 … M before block 1, 2, …; None takes the tower's own.
+            embeddings: (U, Dt) or (G, U, Dt), the table that `layout.token_index` points into.
+            deep: what enters before a block; None is nothing, `OWN` is the tower's own prompts.
         """
         x = embeddings if embeddings.dim() == 3 else embeddings[None]
-        x = x.index_select(1, layout.rows) + self.positional_embedding[layout.positions]  # (G, S + R, Dt)
+        x = x.index_select(1, layout.token_index) + self.positional_embedding[layout.positions]  # (G, S + R, Dt)
         x = x.to(self.text_projection.dtype)
         x = self.transformer.encode(x, layout, deep)  # (G, K, Dt)
         x = (self.ln_final(x) @ self.text_projection).index_select(1, layout.restore)  # (G, K, E)

@@ -1,26 +1,36 @@
 """CLIP's transformer towers, with prompt tokens as data.
 
-Letters: B images, P patches, M prompt tokens, L rows of a sequence, D width (Dv vision), E joint width.
+Letters: B images, P patches, M prompt tokens, N sequences, L tokens of a sequence, D width (Dv vision), E joint width.
 
-Prompts reach a transformer in two ways: as an argument (deep prompts for the blocks after the first), or as
-parameters of the tower itself (`add_prompts`), under the names that published checkpoints use: `VPT` for the
-tokens at a vision tower's input and `resblocks.<i>.VPT_shallow` for those that enter before block i.
+Prompts reach a transformer in two ways: as an argument (`deep`: what enters before which block), or as parameters of
+the tower itself (`add_prompts`), under the names that published checkpoints use: `VPT` for the tokens at a vision
+tower's input and `resblocks.<i>.VPT_shallow` for those that enter before block i. `OWN` stands for the latter, None for
+no prompts at all.
 """
 
 from __future__ import annotations
 
+import enum
 from collections import OrderedDict
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .layout import DenseLayout, Layout
+from .layout import DeepPrompts, DenseLayout, Layout, PromptTokens, deep_prompts
 from .resnet import check_image_size
 
 PROMPT_STD = 0.02  # learned prompt tokens start as N(0, 0.02)
+
+
+class Own(enum.Enum):
+    """The type of `OWN`: the prompts that a tower holds itself, if any."""
+
+    OWN = "own"
+
+
+OWN = Own.OWN
 
 
 def check_prompt_length(n_ctx: int) -> None:
@@ -51,38 +61,51 @@ class QuickGELU(nn.Module):
         return x * torch.sigmoid(1.702 * x)
 
 
+class Attention(nn.MultiheadAttention):
+    """The projections of attention, under OpenAI's parameter names; the attention itself is the layout's."""
+
+    def project(self, tokens: Tensor, queries: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """q, k and v (N, L, D) of `tokens`; q of `queries` (N, Q, D) where they are given."""
+        weight, bias = self.in_proj_weight, self.in_proj_bias
+        if queries is None:
+            q, k, v = F.linear(tokens, weight, bias).chunk(3, dim=-1)
+        else:
+            D = tokens.shape[-1]
+            q = F.linear(queries, weight[:D], bias[:D])
+            k, v = F.linear(tokens, weight[D:], bias[D:]).chunk(2, dim=-1)
+        return q, k, v
+
+
 class ResidualAttentionBlock(nn.Module):
     """Attention and MLP, each after a LayerNorm and added to its input.
 
-    `attn` holds the parameters under OpenAI's names; the attention itself is the layout's.
+    `attn`, `attn.out_proj` and `mlp` act on each token alone, so that a module put in their place is exact in any
+    layout; only the layout mixes tokens.
     """
 
     def __init__(self, width: int, heads: int):
         super().__init__()
-        self.attn = nn.MultiheadAttention(width, heads)
+        self.attn = Attention(width, heads)
         self.ln_1 = LayerNorm(width)
         layers = [("c_fc", nn.Linear(width, 4 * width)), ("gelu", QuickGELU()), ("c_proj", nn.Linear(4 * width, width))]
         self.mlp = nn.Sequential(OrderedDict(layers))
         self.ln_2 = LayerNorm(width)
 
     def forward(self, x: Tensor, layout: Layout, pool: bool = False) -> Tensor:
-        """All rows of `x` (N, L, D), or with `pool` only those that the layout pools."""
-        heads, weight, bias = self.attn.num_heads, self.attn.in_proj_weight, self.attn.in_proj_bias
+        """All tokens of `x` (N, L, D), or with `pool` only those that the layout pools."""
         h = self.ln_1(x)
         if pool:
-            D = x.shape[-1]
-            q = F.linear(layout.pool(h), weight[:D], bias[:D])
-            k, v = F.linear(h, weight[D:], bias[D:]).chunk(2, dim=-1)
-            x, attended = layout.pool(x), layout.attend_pooled(q, k, v, heads)
+            q, k, v = self.attn.project(h, layout.pool(h))
+            x, attended = layout.pool(x), layout.attend_pooled(q, k, v, self.attn.num_heads)
         else:
-            q, k, v = F.linear(h, weight, bias).chunk(3, dim=-1)
-            attended = layout.attend(q, k, v, heads)
+            q, k, v = self.attn.project(h)
+            attended = layout.attend(q, k, v, self.attn.num_heads)
         x = x + self.attn.out_proj(attended)
         return x + self.mlp(self.ln_2(x))
 
 
 class Transformer(nn.Module):
-    """A stack of blocks. `causal` is the text tower's: a row sees itself and earlier rows only."""
+    """A stack of blocks. `causal` is the text tower's: a token attends to itself and earlier tokens only."""
 
     def __init__(self, width: int, layers: int, heads: int, causal: bool = False):
         super().__init__()
@@ -97,31 +120,33 @@ class Transformer(nn.Module):
         for block in list(self.resblocks)[1:depth]:
             block.register_parameter("VPT_shallow", nn.Parameter(torch.randn(n_ctx, self.width) * PROMPT_STD))
 
-    def own_prompts(self) -> list[Tensor]:
-        return [block.get_parameter("VPT_shallow") for block in self.resblocks if hasattr(block, "VPT_shallow")]
+    def own_prompts(self) -> dict[int, PromptTokens]:
+        """The blocks' own tokens, by block."""
+        blocks = enumerate(self.resblocks)
+        return {i: PromptTokens(b.get_parameter("VPT_shallow")) for i, b in blocks if hasattr(b, "VPT_shallow")}
 
-    def encode(self, x: Tensor, layout: Layout, prompts: Sequence[Tensor] | None = None, pool: bool = True) -> Tensor:
+    def encode(self, x: Tensor, layout: Layout, deep: DeepPrompts | Own | None = OWN, pool: bool = True) -> Tensor:
         """Run the blocks over `x` (N, L, D).
 
         Args:
-            prompts: tokens (M, D) or (N, M, D) that replace the prompt rows before block 1, 2, …; None takes
-                those the blocks own.
-            pool: return only the rows that the layout pools, which saves most of the last block.
+            deep: what enters before a block; None is nothing, `OWN` is what the blocks hold themselves.
+            pool: return only the tokens that the layout pools, which saves most of the last block.
         """
-        prompts = self.own_prompts() if prompts is None else prompts
+        entering = self.own_prompts() if isinstance(deep, Own) else deep or {}
         for i, block in enumerate(self.resblocks):
-            if 0 < i <= len(prompts):
-                x = layout.insert(x, prompts[i - 1])
+            if i in entering:
+                x, layout = layout.enter(x, entering[i])
             x = block(x, layout, pool=pool and i == self.layers - 1)
         return x
 
     def forward(self, x: Tensor | list[Any]) -> Tensor | list[Any]:
-        """The calling convention of OpenAI's package: rows first, (L, N, D), every row returned.
+        """The calling convention of OpenAI's package: tokens first, (L, N, D), every token returned.
 
         A list `[x, deep_prompts, counter]`, as prompt-learning code passes it, is answered with a list.
         """
         x, prompts, *rest = x if isinstance(x, list) else (x, None)
-        out = self.encode(x.transpose(0, 1), self.dense, prompts, pool=False).transpose(0, 1)  # (L, N, D)
+        deep = OWN if prompts is None else deep_prompts(prompts)
+        out = self.encode(x.transpose(0, 1), self.dense, deep, pool=False).transpose(0, 1)  # (L, N, D)
         return [out, prompts, *rest] if rest else out
 
 
@@ -151,19 +176,19 @@ class VisionTransformer(nn.Module):
         self.VPT = nn.Parameter(torch.randn(n_ctx, self.transformer.width) * PROMPT_STD)
         self.transformer.add_prompts(n_ctx, depth)
 
-    def forward(self, image: Tensor, ctx: Tensor | None = None, deep: Sequence[Tensor] | None = None) -> Tensor:
+    def forward(self, image: Tensor, ctx: Tensor | Own | None = OWN, deep: DeepPrompts | Own | None = OWN) -> Tensor:
         """Image features (B, E).
 
         Args:
             image: (B, 3, H, W) with H = W = `input_resolution`.
-            ctx: prompt tokens (M, Dv) appended after the patches; None takes the tower's own `VPT`.
-            deep: tokens that replace them before block 1, 2, …; None takes the tower's own.
+            ctx: prompt tokens (M, Dv) appended after the patches; None is none, `OWN` is the tower's `VPT`.
+            deep: what enters before a block; None is nothing, `OWN` is what the blocks hold themselves.
         """
         check_image_size(image, self.input_resolution)
         x = self.conv1(image.to(self.conv1.weight.dtype)).flatten(2).transpose(1, 2)  # (B, P, Dv)
         cls = self.class_embedding.to(x.dtype).expand(x.shape[0], 1, -1)
         x = torch.cat([cls, x], dim=1) + self.positional_embedding.to(x.dtype)  # (B, 1 + P, Dv)
-        ctx = self.VPT if ctx is None else ctx
+        ctx = self.VPT if isinstance(ctx, Own) else ctx
         if ctx is not None:
             x = torch.cat([x, ctx.to(x.dtype).expand(x.shape[0], -1, -1)], dim=1)  # (B, 1 + P + M, Dv)
         x = self.transformer.encode(self.ln_pre(x), self.transformer.dense, deep)  # (B, 1, Dv)

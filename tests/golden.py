@@ -1,6 +1,7 @@
 """Reading the golden values and building methods on the golden CLIP."""
 
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -45,10 +46,8 @@ def trainer_options(trainer: str, **values: Any) -> CfgNode:
 
 def build(trainer: str, classnames: list[str], clip_model: CLIP, **values: Any) -> FrozenTowersCLIP:
     """The trainer's model, without the trainer."""
-    method = TRAINER_REGISTRY.get(trainer)
-    return method.build_prompted_clip(
-        method.__new__(method), trainer_options(trainer, **values), classnames, clip_model
-    )
+    dataset = SimpleNamespace(classnames=classnames)
+    return TRAINER_REGISTRY.get(trainer).build(trainer_options(trainer, **values), dataset, clip_model)
 
 
 def load_parameters(model: torch.nn.Module, values: dict[str, Tensor], prefix: str) -> None:

@@ -1,9 +1,11 @@
-"""What every prompt-learning trainer shares: the frozen CLIP, precision, loss, and loading of learned tensors."""
+"""What every trainer that adapts a frozen CLIP shares: the backbone, precision, the training step, checkpoints."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from functools import reduce
+from operator import add
 from typing import Any
 
 import torch
@@ -13,18 +15,17 @@ from yacs.config import CfgNode
 
 import clip
 from clip.model import CLIP
-from dassl.data.datasets.base_dataset import first_few
+from dassl.data.data_manager import build_data_loader
+from dassl.data.transforms import build_transform
 from dassl.engine import TrainerX
-from dassl.engine.state import check_tensors
 from dassl.metrics import compute_accuracy
 from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import load_checkpoint
+from dassl.utils.progress import progress
 
+from .checkpoint import load_learned, own_tensors
 from .precision import Precision
 from .prompted_clip import FrozenTowersCLIP
-
-# Computed from the class names at hand, so a checkpoint's own are of no use.
-CLASS_NAME_BUFFERS = ("token_prefix", "token_suffix")
 
 
 def load_clip(cfg: CfgNode) -> CLIP:
@@ -40,53 +41,85 @@ def load_clip(cfg: CfgNode) -> CLIP:
     return model
 
 
-class PromptTrainer(TrainerX):
-    """Trains what is learned in a `FrozenTowersCLIP` with cross entropy.
+class ClipTrainer(TrainerX):
+    """Trains what is learned in a `FrozenTowersCLIP`.
 
-    A method sets `node` (its config node's name under TRAINER) and `registered_name` (its folder in a run), and
-    gives `build_prompted_clip`. What has `requires_grad` after that is what is learned.
+    A method sets `config_node` (its node under TRAINER) and `registered_name` (its folder in a run), and gives `build`.
+    What has `requires_grad` in the model that `build` returns is learned. Everything else is there to be overridden
+    where a method differs: `losses` for its loss terms, `update` for what is done with their gradients, `fit` (of the
+    engine: docs/ENGINE.md) for what is computed once before training.
     """
 
-    node: str
+    config_node: str
     registered_name = "prompt_learner"
 
-    def build_prompted_clip(self, options: CfgNode, classnames: list[str], clip_model: CLIP) -> FrozenTowersCLIP:
-        """The method's model. `options` is the trainer's config node."""
+    @classmethod
+    def build(cls, options: CfgNode, dataset: Any, clip_model: CLIP) -> FrozenTowersCLIP:
+        """The method's model.
+
+        Args:
+            options: the trainer's config node.
+            dataset: has `classnames`, and a `template` if it has a hand-written prompt of its own.
+            clip_model: the frozen backbone, already in the precision that the towers compute in.
+        """
         raise NotImplementedError
 
-    def registered_module(self) -> nn.Module:
-        """What a checkpoint's names are relative to."""
+    def checkpoint_root(self) -> nn.Module:
+        """The module that the names in a checkpoint are relative to."""
         return self.model
 
     def build_model(self) -> None:
-        cfg, options = self.cfg, self.cfg.TRAINER[self.node]
+        cfg, options = self.cfg, self.cfg.TRAINER[self.config_node]
         self.precision = Precision(options.PREC, self.device)
-        self.model = self.build_prompted_clip(options, self.dm.dataset.classnames, load_clip(cfg))
-        self.precision.cast_towers(self.model.image_encoder, self.model.text_encoder)
+        clip_model = load_clip(cfg)
+        self.precision.cast(clip_model)  # before the method adds what is learned, which stays fp32
+        self.model = self.build(options, self.dm.dataset, clip_model)
+        learned = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+        self._check_masters(learned)
         self.model.to(self.device)
-        learned = [p for p in self.model.parameters() if p.requires_grad]
+        root = self.checkpoint_root()
+        self.scaler = self.precision.grad_scaler() if learned else None
+        self.optim = build_optimizer(self.model, cfg.OPTIM, param_groups=list(learned.values())) if learned else None
+        self.sched = build_lr_scheduler(self.optim, cfg.OPTIM) if learned else None
         if not learned:
-            return
-        module = self.registered_module()
-        if cfg.MODEL.INIT_WEIGHTS:
-            load_learned(module, load_checkpoint(cfg.MODEL.INIT_WEIGHTS)["state_dict"], cfg.MODEL.INIT_WEIGHTS)
-        self.scaler = self.precision.grad_scaler()
-        self.optim = build_optimizer(self.model, cfg.OPTIM, param_groups=learned)
-        self.sched = build_lr_scheduler(self.optim, cfg.OPTIM)
-        self.register_model(self.registered_name, module, self.optim, self.sched)
+            self.max_epoch = 0
+        if own_tensors(root, self.model.pretrained_tensors()):
+            if cfg.MODEL.INIT_WEIGHTS:
+                self._load(root, load_checkpoint(cfg.MODEL.INIT_WEIGHTS)["state_dict"], cfg.MODEL.INIT_WEIGHTS)
+            self.register_model(self.registered_name, root, self.optim, self.sched)
+
+    @staticmethod
+    def _check_masters(learned: Mapping[str, nn.Parameter]) -> None:
+        other = [f"{name} ({p.dtype})" for name, p in learned.items() if p.dtype != torch.float32]
+        if other:
+            raise TypeError(f"learned parameters are fp32 whatever PREC is, these are not: {', '.join(other)}")
 
     def set_model_mode(self, mode: str = "train", names: Any = None) -> None:
         self.model.train(mode == "train")
 
+    def losses(self, image: Tensor, label: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Logits (B, K) of training images (B, 3, H, W), and the loss terms by name, which are added up.
+
+        Terms come with their weights. Each is printed and recorded in history.jsonl under its name.
+        """
+        logits = self.model(image)
+        return logits, {"ce": F.cross_entropy(logits, label)}
+
+    def update(self, terms: Mapping[str, Tensor]) -> Tensor:
+        """One optimizer step on the sum of the loss terms, which is returned."""
+        loss = reduce(add, terms.values())
+        self.model_backward_and_update(loss)
+        return loss
+
     def forward_backward(self, batch: dict[str, Any]) -> dict[str, float]:
         image, label = self.parse_batch_train(batch)
         with self.precision.autocast():
-            logits = self.model(image)
-        loss = F.cross_entropy(logits, label)
-        self.model_backward_and_update(loss)
+            logits, terms = self.losses(image, label)
+        loss = self.update(terms)
         if self.batch_idx + 1 == self.num_batches:
             self.update_lr()
-        return {"loss": loss.item(), "acc": compute_accuracy(logits, label)[0].item()}
+        reported = {"loss": loss, **terms, "acc": compute_accuracy(logits, label)[0]}
+        return {name: value.item() for name, value in reported.items()}
 
     def model_backward_and_update(self, loss: Tensor, names: Any = None) -> None:
         if self.scaler is None:
@@ -108,36 +141,39 @@ class PromptTrainer(TrainerX):
             batch["label"].to(self.device, non_blocking=True),
         )
 
+    @torch.no_grad()
+    def train_features(self) -> tuple[Tensor, Tensor]:
+        """Features (N, E) of the training images, normalised, from the pretrained image tower, and labels (N,).
+
+        The images are in the data set's order and go through the test transform. For `fit`.
+        """
+        loader = build_data_loader(
+            self.cfg,
+            data_source=self.dm.dataset.train_x,
+            batch_size=self.cfg.DATALOADER.TEST.BATCH_SIZE,
+            tfm=build_transform(self.cfg, is_train=False),
+            is_train=False,
+        )
+        self.set_model_mode("eval")
+        features, labels = [], []
+        for batch in progress(loader, "features of the training images", len(loader)):
+            image, label = self.parse_batch_test(batch)
+            with self.precision.autocast():
+                features.append(self.model.without_prompts(image))
+            labels.append(label)
+        return torch.cat(features), torch.cat(labels)
+
     def belongs_to(self) -> dict[str, Any]:
-        """The backbone, by name or, for weights of one's own, by file name."""
+        """The backbone, by name or, for a weights file, by file name."""
         name = self.cfg.MODEL.BACKBONE.NAME
         return {"backbone": name if name in clip.available_models() else os.path.basename(name)}
 
     def load_weights(self, name: str, state_dict: Mapping[str, Tensor], source: str) -> None:
         """Takes published checkpoints, which hold the whole model, too."""
-        load_learned(self._models[name], state_dict, source)
+        self._load(self._models[name], state_dict, source)
+
+    def _load(self, module: nn.Module, state_dict: Mapping[str, Tensor], source: str) -> None:
+        load_learned(module, state_dict, source, self.model.pretrained_tensors())
 
 
-def load_learned(module: nn.Module, state_dict: Mapping[str, Tensor], path: str) -> None:
-    """Copy the learned tensors of `state_dict` into `module`, which must match exactly.
-
-    Frozen weights may be there too, as in published checkpoints; they must be those of the module's backbone.
-
-    Raises:
-        ValueError: a learned tensor is missing, unknown or of another shape, or the backbone is another one.
-    """
-    found = {k: v for k, v in state_dict.items() if k.rpartition(".")[2] not in CLASS_NAME_BUFFERS}
-    learned = {k for k, p in module.named_parameters() if p.requires_grad}
-    own = module.state_dict()
-    check_tensors(module, found, own.keys() - learned, path)
-    other = [
-        k
-        for k, v in found.items()
-        if k not in learned and not torch.allclose(v.float().cpu(), own[k].float().cpu(), rtol=1e-2, atol=1e-3)
-    ]
-    if other:
-        raise ValueError(
-            f"{path} was trained on another backbone: {len(other)} of its frozen tensors have other values than this "
-            f"model's ({first_few(other)}). Set MODEL.BACKBONE.NAME to the one it was trained with."
-        )
-    module.load_state_dict({k: found[k] for k in learned}, strict=False)
+PromptTrainer = ClipTrainer  # its former name

@@ -10,7 +10,7 @@ from yacs.config import CfgNode
 from clip.model import CLIP
 from dassl.engine import TRAINER_REGISTRY
 
-from .base import PromptTrainer
+from .base import ClipTrainer
 from .base import load_clip as load_clip_to_cpu  # noqa: F401  (published trainer files import it from here)
 from .prompted_clip import PromptedCLIP
 from .prompts import ContextLearner, context_length
@@ -26,22 +26,23 @@ def extend_cfg(cfg: CfgNode) -> None:
 
 
 @TRAINER_REGISTRY.register()
-class CoOp(PromptTrainer):
-    """Learned: the context, shared by all classes or one a class (equations 2 and 3)."""
+class CoOp(ClipTrainer):
+    """Learned: the context, shared by all classes or one per class (equations 2 and 3)."""
 
-    node = "COOP"
+    config_node = "COOP"
 
-    def build_prompted_clip(self, options: CfgNode, classnames: list[str], clip_model: CLIP) -> PromptedCLIP:
+    @classmethod
+    def build(cls, options: CfgNode, dataset: Any, clip_model: CLIP) -> PromptedCLIP:
         n_ctx = context_length(options.CTX_INIT, options.N_CTX)
         learner = ContextLearner(
-            classnames, clip_model, n_ctx, options.CTX_INIT, options.CSC, options.CLASS_TOKEN_POSITION
+            dataset.classnames, clip_model, n_ctx, options.CTX_INIT, options.CSC, options.CLASS_TOKEN_POSITION
         )
         return PromptedCLIP(clip_model, learner)
+
+    def checkpoint_root(self) -> nn.Module:
+        return self.model.prompt_learner
 
     def belongs_to(self) -> dict[str, Any]:
         """Class-specific contexts are of no use for other classes."""
         classes = {"classes": list(self.dm.dataset.classnames)} if self.cfg.TRAINER.COOP.CSC else {}
         return super().belongs_to() | classes
-
-    def registered_module(self) -> nn.Module:
-        return self.model.prompt_learner

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from yacs.config import CfgNode
 
-from clip.model import CLIP, add_vision_prompts
+from clip.model import CLIP
 from dassl.engine import TRAINER_REGISTRY
 
-from .base import PromptTrainer
-from .prompted_clip import FixedTextCLIP, FrozenTowersCLIP, PromptedCLIP
-from .prompts import ContextLearner, fixed_prompts, words_to_learn
+from .base import ClipTrainer
+from .prompted_clip import FrozenTowersCLIP, independently_prompted
 
 
 def extend_cfg(cfg: CfgNode) -> None:
@@ -23,21 +24,14 @@ def extend_cfg(cfg: CfgNode) -> None:
 
 
 @TRAINER_REGISTRY.register()
-class IVLP(PromptTrainer):
+class IVLP(ClipTrainer):
     """Learned: `ctx` and the tokens that the two towers own, each side by itself."""
 
-    node = "IVLP"
+    config_node = "IVLP"
     registered_name = "VLPromptLearner"
 
-    def build_prompted_clip(self, options: CfgNode, classnames: list[str], clip_model: CLIP) -> FrozenTowersCLIP:
-        vision = options.PROMPT_DEPTH_VISION > 0 and options.N_CTX_VISION > 0
-        text = options.PROMPT_DEPTH_TEXT > 0 and options.N_CTX_TEXT > 0
-        if not (vision or text):
-            raise ValueError("IVLP has nothing to learn: set PROMPT_DEPTH_VISION or PROMPT_DEPTH_TEXT to at least 1")
-        if vision:
-            add_vision_prompts(clip_model, options.N_CTX_VISION, options.PROMPT_DEPTH_VISION)
-        if not text:
-            return FixedTextCLIP(clip_model, [fixed_prompts(options.CTX_INIT, classnames)])
-        clip_model.transformer.add_prompts(options.N_CTX_TEXT, options.PROMPT_DEPTH_TEXT)
-        ctx_init = words_to_learn(options.CTX_INIT, options.N_CTX_TEXT)
-        return PromptedCLIP(clip_model, ContextLearner(classnames, clip_model, options.N_CTX_TEXT, ctx_init))
+    @classmethod
+    def build(cls, options: CfgNode, dataset: Any, clip_model: CLIP) -> FrozenTowersCLIP:
+        n_ctx = options.N_CTX_TEXT, options.N_CTX_VISION
+        depth = options.PROMPT_DEPTH_TEXT, options.PROMPT_DEPTH_VISION
+        return independently_prompted(clip_model, dataset.classnames, options.CTX_INIT, n_ctx, depth)

@@ -6,18 +6,20 @@ Letters: M prompt tokens, J prompt depth, Dt text width, Dv vision width.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from yacs.config import CfgNode
 
+from clip.layout import DeepPrompts, deep_prompts
 from clip.model import CLIP, require_vit
 from clip.transformer import PROMPT_STD, check_prompt_depth
 from dassl.engine import TRAINER_REGISTRY
 
-from .base import PromptTrainer
+from .base import ClipTrainer
 from .prompted_clip import PromptedCLIP
-from .prompts import ContextLearner, words_to_learn
+from .prompts import ContextLearner, initial_words
 
 
 class MultiModalPromptLearner(ContextLearner):
@@ -28,7 +30,7 @@ class MultiModalPromptLearner(ContextLearner):
     """
 
     def __init__(self, classnames: Sequence[str], clip_model: CLIP, n_ctx: int, ctx_init: str, depth: int):
-        super().__init__(classnames, clip_model, n_ctx, words_to_learn(ctx_init, n_ctx))
+        super().__init__(classnames, clip_model, n_ctx, initial_words(ctx_init, n_ctx))
         text, vision = clip_model.transformer, require_vit(clip_model).transformer
         check_prompt_depth(depth, min(text.layers, vision.layers), lowest=1)
         Dt, Dv = text.width, vision.width
@@ -41,12 +43,12 @@ class MultiModalPromptLearner(ContextLearner):
         for projection in self.compound_prompt_projections:
             projection.load_state_dict(first.state_dict())
 
-    def text_prompts(self) -> tuple[Tensor, Sequence[Tensor]]:
-        return self.embeddings(), list(self.compound_prompts_text)
+    def text_prompts(self) -> tuple[Tensor, DeepPrompts]:
+        return self.embeddings(), deep_prompts(self.compound_prompts_text)
 
-    def vision_prompts(self) -> tuple[Tensor, Sequence[Tensor]]:
+    def vision_prompts(self) -> tuple[Tensor, DeepPrompts]:
         coupled = zip(self.compound_prompt_projections, self.compound_prompts_text, strict=True)
-        return self.proj(self.ctx), [project(prompt) for project, prompt in coupled]
+        return self.proj(self.ctx), deep_prompts(project(prompt) for project, prompt in coupled)
 
 
 def extend_cfg(cfg: CfgNode) -> None:
@@ -58,12 +60,15 @@ def extend_cfg(cfg: CfgNode) -> None:
 
 
 @TRAINER_REGISTRY.register()
-class MaPLe(PromptTrainer):
+class MaPLe(ClipTrainer):
     """Learned: ctx, proj, J-1 text prompts and their J-1 projections."""
 
-    node = "MAPLE"
+    config_node = "MAPLE"
     registered_name = "MultiModalPromptLearner"
 
-    def build_prompted_clip(self, options: CfgNode, classnames: list[str], clip_model: CLIP) -> PromptedCLIP:
-        learner = MultiModalPromptLearner(classnames, clip_model, options.N_CTX, options.CTX_INIT, options.PROMPT_DEPTH)
+    @classmethod
+    def build(cls, options: CfgNode, dataset: Any, clip_model: CLIP) -> PromptedCLIP:
+        learner = MultiModalPromptLearner(
+            dataset.classnames, clip_model, options.N_CTX, options.CTX_INIT, options.PROMPT_DEPTH
+        )
         return PromptedCLIP(clip_model, learner)

@@ -7,20 +7,20 @@ from pathlib import Path
 
 import torch
 
-# fp32 numbers that one row of width D keeps alive at the peak of a block (qkv, attention, MLP), and for each block
+# fp32 numbers that one token of width D keeps alive at the peak of a block (qkv, attention, MLP), and for each block
 # where the backward pass needs them.
 PEAK_FLOATS = 24
 KEPT_FLOATS = 22
 # Linux: what a container may use, in bytes, or "max".
 CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")
-# More rows in one pass than this gain no speed.
-MOST_ROWS = 32768
+# More tokens in one pass than this gain no speed.
+MOST_TOKENS = 32768
 
 
 def available_bytes(device: torch.device) -> int:
-    """Free memory of a GPU, that which PyTorch holds for reuse included. On a CPU a quarter of all memory.
+    """Free memory of a GPU, including what PyTorch reserves for reuse. On a CPU a quarter of all memory.
 
-    So neither counts what earlier steps used: a run's arithmetic is cut the same way in every step.
+    Neither counts what earlier steps used, so that a run's arithmetic is cut the same way in every step.
     """
     if device.type == "cuda":
         held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -30,7 +30,7 @@ def available_bytes(device: torch.device) -> int:
     return min(memory, int(limit) if limit.isdigit() else memory) // 4
 
 
-def rows_that_fit(available: int, width: int, layers: int, backward: bool) -> int:
-    """Rows (of `width` numbers) that half of `available` bytes can take through `layers` blocks at once."""
+def tokens_that_fit(available: int, width: int, layers: int, backward: bool) -> int:
+    """Tokens (of `width` numbers) that half of `available` bytes can take through `layers` blocks at once."""
     floats = (PEAK_FLOATS + KEPT_FLOATS * layers * backward) * width
-    return max(1, min(available // 2 // (4 * floats), MOST_ROWS))
+    return max(1, min(available // 2 // (4 * floats), MOST_TOKENS))

@@ -15,8 +15,8 @@ CHOICES = ("fp32", "fp16", "bf16", "amp")
 class Precision:
     """One of `CHOICES` on one device.
 
-    fp32, fp16 and bf16 store the towers' weights so and compute in them; amp keeps fp32 weights under autocast
-    (fp16 with loss scaling on a GPU, bf16 on a CPU). On a CPU fp16 runs as fp32, and says so.
+    fp32, fp16 and bf16 store the tower weights in that precision and compute in it; amp keeps fp32 weights under
+    autocast (fp16 with loss scaling on a GPU, bf16 on a CPU). On a CPU fp16 runs as fp32, and says so.
 
     Raises:
         ValueError: not one of the choices.
@@ -30,12 +30,11 @@ class Precision:
             name = "fp32"
         self.name, self.device = name, device
 
-    def cast_towers(self, *towers: nn.Module) -> None:
-        """Store the weights of the frozen towers in this precision."""
+    def cast(self, clip_model: nn.Module) -> None:
+        """Store the frozen tower weights in this precision; call it before anything learned is added to the model."""
         dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(self.name)
-        for tower in towers:
-            if dtype is not None:
-                convert_weights(tower, dtype)
+        if dtype is not None:
+            convert_weights(clip_model, dtype)
 
     def autocast(self) -> contextlib.AbstractContextManager:
         """The context that forward passes run in."""

@@ -1,6 +1,6 @@
-"""A frozen CLIP with prompts: logits of images over the prompts' classes.
+"""A frozen CLIP that something is learned in: logits of images over the classes.
 
-Letters: B images, K classes, E joint width.
+Letters: B images, K classes, N texts, E joint width.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from clip.layout import PromptLayout
-from clip.model import CLIP
-from clip.text import TextEncoder
+from clip.model import CLIP, add_vision_prompts
+from clip.packing import PackedPrompts, index_tokens
+from clip.transformer import OWN, VisionTransformer
 
-from .prompts import ContextLearner, tokenize
+from .prompts import ContextLearner, fixed_prompts, initial_words, tokenize
 
 
 def unit(x: Tensor) -> Tensor:
@@ -33,30 +34,36 @@ class FrozenTowersCLIP(nn.Module):
     """exp(logit_scale) · image feature · text featureᵀ, both normalised. Subclasses give `compute_text_features`.
 
     Text features are kept while nothing that they depend on changes: over an evaluation, or, where the text has
-    nothing to learn, over training.
+    nothing to learn, over training. They are taken to depend on every parameter and buffer outside the image tower.
     """
+
+    #: Names of modules and parameters outside the image tower that the text features do not depend on
+    not_in_text: tuple[str, ...] = ()
 
     def __init__(self, clip_model: CLIP):
         super().__init__()
         self.image_encoder = clip_model.visual
-        self.text_encoder = TextEncoder(clip_model)
+        self.text_encoder = clip_model.text_encoder()
         self.logit_scale = clip_model.logit_scale
+        self._pretrained = {name for name, t in self.state_dict(keep_vars=True).items() if not t.requires_grad}
         self._kept: tuple[Any, Tensor] | None = None
 
     def compute_text_features(self) -> Tensor:
         """(K, E), normalised."""
         raise NotImplementedError
 
-    def text_parameters(self) -> list[nn.Parameter]:
-        """The learned parameters that the text features depend on."""
-        return [p for p in self.text_encoder.parameters() if p.requires_grad]
+    def text_tensors(self) -> list[Tensor]:
+        """The parameters and buffers that the text features may depend on."""
+        free = {"image_encoder", "logit_scale", *self.not_in_text}
+        tensors = [*self.named_parameters(remove_duplicate=False), *self.named_buffers(remove_duplicate=False)]
+        return [t for name, t in tensors if name.partition(".")[0] not in free]
 
     def text_features(self) -> Tensor:
-        """(K, E), normalised; computed once per state of the learned parameters."""
-        learned = self.text_parameters()
-        if learned and torch.is_grad_enabled():
+        """(K, E), normalised; computed once per state of what they depend on."""
+        tensors = self.text_tensors()
+        if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
             return self.compute_text_features()
-        state = [(p.data_ptr(), p._version) for p in learned]
+        state = [(t.data_ptr(), t._version) for t in tensors]
         if self._kept is None or self._kept[0] != state:
             with torch.no_grad():
                 self._kept = (state, self.compute_text_features())
@@ -66,17 +73,31 @@ class FrozenTowersCLIP(nn.Module):
         """(B, E), normalised."""
         return unit(self.image_encoder(image))
 
-    def forward(self, image: Tensor) -> Tensor:
-        """Logits (B, K) in fp32 of images (B, 3, H, W)."""
-        image_features, text_features = self.image_features(image), self.text_features()
-        with without_autocast(image.device):
+    @torch.no_grad()
+    def without_prompts(self, image: Tensor) -> Tensor:
+        """Image features (B, E), normalised, of the pretrained tower: no prompt tokens, no gradient."""
+        no_prompts = (None, None) if isinstance(self.image_encoder, VisionTransformer) else ()
+        return unit(self.image_encoder(image, *no_prompts))
+
+    def logits(self, image_features: Tensor, text_features: Tensor) -> Tensor:
+        """(B, K) in fp32 of normalised features (B, E) and (K, E)."""
+        with without_autocast(image_features.device):
             return self.logit_scale.exp().float() * image_features @ text_features.t()
 
+    def forward(self, image: Tensor) -> Tensor:
+        """Logits (B, K) in fp32 of images (B, 3, H, W)."""
+        return self.logits(self.image_features(image), self.text_features())
+
+    def pretrained_tensors(self) -> list[Tensor]:
+        """CLIP's own parameters and buffers, which are frozen."""
+        return [t for name, t in self.state_dict(keep_vars=True).items() if name in self._pretrained]
+
     def train(self, mode: bool = True) -> FrozenTowersCLIP:
-        """The frozen towers stay in eval mode (a ResNet's running statistics are not touched)."""
+        """BatchNorm stays in eval mode: a frozen ResNet's running statistics are not touched."""
         super().train(mode)
-        self.image_encoder.eval()
-        self.text_encoder.eval()
+        for module in self.modules():
+            if isinstance(module, _BatchNorm):
+                module.eval()
         self._kept = None
         return self
 
@@ -92,16 +113,28 @@ class PromptedCLIP(FrozenTowersCLIP):
         super().__init__(clip_model)
         self.prompt_learner = prompt_learner
 
-    def text_parameters(self) -> list[nn.Parameter]:
-        return [*super().text_parameters(), *self.prompt_learner.parameters()]
-
     def compute_text_features(self) -> Tensor:
         embeddings, deep = self.prompt_learner.text_prompts()
         return unit(self.text_encoder(embeddings, self.prompt_learner.layout, deep))
 
     def image_features(self, image: Tensor) -> Tensor:
         ctx, deep = self.prompt_learner.vision_prompts()
-        return unit(self.image_encoder(image) if ctx is None else self.image_encoder(image, ctx, deep))
+        if ctx is OWN and deep is OWN:  # also a ResNet, which takes no prompts
+            return super().image_features(image)
+        return unit(self.image_encoder(image, ctx, deep))
+
+
+class FixedTexts(nn.Module):
+    """N fixed texts, ready for the text tower."""
+
+    token_embeddings: Tensor  # (U, Dt)
+
+    def __init__(self, clip_model: CLIP, texts: Sequence[str]):
+        super().__init__()
+        vocabulary, sequences = index_tokens(tokenize(texts))
+        self.layout = PackedPrompts(sequences)
+        embeddings = clip_model.token_embedding(torch.tensor(vocabulary)).detach()
+        self.register_buffer("token_embeddings", embeddings, persistent=False)
 
 
 class FixedTextCLIP(FrozenTowersCLIP):
@@ -113,12 +146,35 @@ class FixedTextCLIP(FrozenTowersCLIP):
 
     def __init__(self, clip_model: CLIP, texts: Sequence[Sequence[str]]):
         super().__init__(clip_model)
-        self.layouts = nn.ModuleList(PromptLayout(tokenize(of_template)) for of_template in texts)
-        for i, layout in enumerate(self.layouts):
-            rows = clip_model.token_embedding(layout.get_buffer("vocabulary")).detach()
-            self.register_buffer(f"token_rows_{i}", rows, persistent=False)
+        self.texts = nn.ModuleList(FixedTexts(clip_model, of_template) for of_template in texts)
 
     def compute_text_features(self) -> Tensor:
-        rows = [self.get_buffer(f"token_rows_{i}") for i in range(len(self.layouts))]
-        features = [unit(self.text_encoder(r, layout)) for r, layout in zip(rows, self.layouts, strict=True)]  # (K, E)
+        features = [unit(self.text_encoder(t.token_embeddings, t.layout)) for t in self.texts]  # each (K, E)
         return unit(torch.stack(features).mean(dim=0))
+
+
+def independently_prompted(
+    clip_model: CLIP,
+    classnames: Sequence[str],
+    ctx_init: str,
+    n_ctx: tuple[int, int],
+    depth: tuple[int, int],
+) -> FrozenTowersCLIP:
+    """IVLP's model, which later methods build on: each tower has prompts of its own, independent of the other's.
+
+    Args:
+        n_ctx, depth: prompt tokens and prompted layers of the text and of the image tower; 0 prompts neither.
+
+    Raises:
+        ValueError: both towers are without prompts, or the image tower of a ResNet has some.
+    """
+    text, vision = (n > 0 and layers > 0 for n, layers in zip(n_ctx, depth, strict=True))
+    if not (text or vision):
+        raise ValueError("IVLP has nothing to learn: set PROMPT_DEPTH_VISION or PROMPT_DEPTH_TEXT to at least 1")
+    if vision:
+        add_vision_prompts(clip_model, n_ctx[1], depth[1])
+    if not text:
+        return FixedTextCLIP(clip_model, [fixed_prompts(ctx_init, classnames)])
+    clip_model.transformer.add_prompts(n_ctx[0], depth[0])
+    learner = ContextLearner(classnames, clip_model, n_ctx[0], initial_words(ctx_init, n_ctx[0]))
+    return PromptedCLIP(clip_model, learner)

@@ -1,6 +1,6 @@
-"""Text prompts with learned context tokens.
+"""Text prompts: the words around a class name, fixed or learned.
 
-Letters: K classes, M prompt tokens, U token rows, C learned rows, Dt text width.
+Letters: K classes, M prompt tokens, U distinct token ids, C learned context vectors, Dt text width.
 """
 
 from __future__ import annotations
@@ -11,11 +11,27 @@ import torch
 from torch import Tensor, nn
 
 import clip
-from clip.layout import PromptLayout
+from clip.layout import DeepPrompts
 from clip.model import CLIP
-from clip.transformer import PROMPT_STD, check_prompt_length
+from clip.packing import PackedPrompts, index_tokens
+from clip.transformer import OWN, PROMPT_STD, Own, check_prompt_length
 
 POSITIONS = ("end", "middle", "front")
+
+# The hand-written prompt for datasets that have none of their own.
+DEFAULT_TEMPLATE = "a photo of a {}."
+
+# The seven templates that work best together on ImageNet, named in the notebook "Prompt Engineering for ImageNet"
+# of OpenAI's CLIP repository.
+IMAGENET_TEMPLATES_SELECT = [
+    "itap of a {}.",
+    "a bad photo of the {}.",
+    "a origami {}.",
+    "a photo of the large {}.",
+    "a {} in a video game.",
+    "art of the {}.",
+    "a photo of the small {}.",
+]
 
 
 def readable(classname: str) -> str:
@@ -23,19 +39,24 @@ def readable(classname: str) -> str:
     return classname.replace("_", " ")
 
 
-def words_to_learn(ctx_init: str, n_ctx: int) -> str:
-    """MaPLe's and IVLP's initial words: those given, or none (random) where more than four tokens are learned."""
+def fill(template: str, classnames: Sequence[str]) -> list[str]:
+    """The prompt of each class: its name in place of the template's `{}`."""
+    return [template.format(readable(name)) for name in classnames]
+
+
+def fixed_prompts(words: str, classnames: Sequence[str]) -> list[str]:
+    """The prompt of each class: "<words> <class name>."."""
+    return [f"{readable(words)} {readable(name)}." for name in classnames]
+
+
+def initial_words(ctx_init: str, n_ctx: int) -> str:
+    """MaPLe's and IVLP's initial words: `ctx_init`, or none (random) where more than four tokens are learned."""
     return ctx_init if n_ctx <= 4 else ""
 
 
 def context_length(ctx_init: str, n_ctx: int) -> int:
-    """CoOp's and CoCoOp's number of context tokens: the words given, or `n_ctx` where none are."""
+    """CoOp's and CoCoOp's number of context tokens: the words of `ctx_init`, or `n_ctx` where it is empty."""
     return len(readable(ctx_init).split()) or n_ctx
-
-
-def fixed_prompts(words: str, classnames: Sequence[str]) -> list[str]:
-    """The hand-written prompt of each class: "<words> <class name>."."""
-    return [f"{readable(words)} {readable(name)}." for name in classnames]
 
 
 def tokenize(texts: Sequence[str]) -> list[list[int]]:
@@ -44,11 +65,11 @@ def tokenize(texts: Sequence[str]) -> list[list[int]]:
 
 
 def place_context(tokens: Sequence[int], name_length: int, context: Sequence[int], position: str) -> list[int]:
-    """The rows of one prompt `[SOS] M placeholders, name, rest` with `context` instead of the placeholders.
+    """A prompt `[SOS] M placeholders, name, rest` with `context` instead of the placeholders.
 
     Args:
         name_length: tokens of the class name.
-        context: M row numbers.
+        context: M tokens.
         position: of the class name: at the `end`, in the `middle` of the context, or in `front` of it.
     """
     m = len(context)
@@ -58,20 +79,20 @@ def place_context(tokens: Sequence[int], name_length: int, context: Sequence[int
 
 
 class ContextLearner(nn.Module):
-    """The prompts "<context> <class name>." of K classes, of whose context the first M tokens are learned.
+    """The prompts "<context> <class name>." of K classes, whose first M context tokens are learned.
 
     Args:
         classnames: K names.
         n_ctx: M.
-        ctx_init: words that the context starts from; of these the first M tokens are learned and the others stay.
+        ctx_init: words that the context starts from; of these the first M tokens are learned and the others are fixed.
             Empty: M random tokens N(0, 0.02).
         csc: class-specific contexts, one for each class.
         position: of the class name among the context: end, middle or front.
 
-    `ctx` is (M, Dt), or (K, M, Dt) with csc.
+    `ctx` is (M, Dt), or (K, M, Dt) with csc. `sequences` holds each prompt as indices into `embeddings()`.
     """
 
-    token_rows: Tensor  # (U, Dt) frozen embeddings of the tokens that occur
+    token_embeddings: Tensor  # (U, Dt) frozen embeddings of the tokens that occur
 
     def __init__(
         self,
@@ -88,36 +109,34 @@ class ContextLearner(nn.Module):
         check_prompt_length(n_ctx)
         words = readable(ctx_init) or " ".join(["X"] * n_ctx)
         names = [readable(name) for name in classnames]
-        tokens = tokenize([f"{words} {name}." for name in names])
         init = tokenize([words])[0][1:-1]
         if n_ctx > len(init):
             raise ValueError(f"N_CTX is {n_ctx}, but CTX_INIT {ctx_init!r} has {len(init)} tokens: shorten or empty it")
-        name_lengths = [len(ids) - 2 for ids in tokenize(names)]
-        offsets = [k * n_ctx if csc else 0 for k in range(len(names))]
-        self.sequences = [
-            place_context(ids, length, [-1 - offset - j for j in range(n_ctx)], position)
-            for ids, length, offset in zip(tokens, name_lengths, offsets, strict=True)
-        ]
-        self.layout = PromptLayout(self.sequences)
-        self.register_buffer(
-            "token_rows", clip_model.token_embedding(self.layout.vocabulary).detach(), persistent=False
-        )
+        vocabulary, indices = index_tokens(tokenize([f"{words} {name}." for name in names]))
+        self.sequences = []
+        for k, (tokens, name) in enumerate(zip(indices, tokenize(names), strict=True)):
+            first = len(vocabulary) + (k * n_ctx if csc else 0)
+            context = range(first, first + n_ctx)
+            self.sequences.append(place_context(tokens, len(name) - 2, context, position))
+        self.layout = PackedPrompts(self.sequences)
+        embedding = clip_model.token_embedding
+        self.register_buffer("token_embeddings", embedding(torch.tensor(vocabulary)).detach(), persistent=False)
         if ctx_init:
-            ctx = clip_model.token_embedding(torch.tensor(init[:n_ctx])).detach().float().clone()  # (M, Dt)
+            ctx = embedding(torch.tensor(init[:n_ctx])).detach().float().clone()  # (M, Dt)
             ctx = ctx.repeat(len(names), 1, 1) if csc else ctx
         else:
             shape = (len(names), n_ctx) if csc else (n_ctx,)
-            ctx = torch.randn(*shape, clip_model.token_embedding.embedding_dim) * PROMPT_STD
+            ctx = torch.randn(*shape, embedding.embedding_dim) * PROMPT_STD
         self.ctx = nn.Parameter(ctx)
 
     def embeddings(self) -> Tensor:
-        """(U + C, Dt): the prompts' token rows, then the learned ones."""
-        return torch.cat([self.token_rows, self.ctx.flatten(0, -2).to(self.token_rows.dtype)])
+        """(U + C, Dt): the tokens' embeddings, then the learned context."""
+        return torch.cat([self.token_embeddings, self.ctx.flatten(0, -2).to(self.token_embeddings.dtype)])
 
-    def text_prompts(self) -> tuple[Tensor, Sequence[Tensor] | None]:
-        """Row embeddings, and the deep prompts (None: those that the tower owns, if any)."""
-        return self.embeddings(), None
+    def text_prompts(self) -> tuple[Tensor, DeepPrompts | Own | None]:
+        """The table of embeddings, and what enters the text tower's blocks (`OWN`: what they hold themselves)."""
+        return self.embeddings(), OWN
 
-    def vision_prompts(self) -> tuple[Tensor | None, Sequence[Tensor] | None]:
-        """Tokens (M, Dv) for the image tower's input and its deeper blocks; None: those that it owns, if any."""
-        return None, None
+    def vision_prompts(self) -> tuple[Tensor | Own | None, DeepPrompts | Own | None]:
+        """Tokens (M, Dv) for the image tower's input, and what enters its blocks (`OWN`: what it holds itself)."""
+        return OWN, OWN

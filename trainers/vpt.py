@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from yacs.config import CfgNode
 
 from clip.model import CLIP, add_vision_prompts
 from dassl.engine import TRAINER_REGISTRY
 
-from .base import PromptTrainer
+from .base import ClipTrainer
 from .prompted_clip import FixedTextCLIP
 from .prompts import fixed_prompts
 
@@ -21,11 +23,12 @@ def extend_cfg(cfg: CfgNode) -> None:
 
 
 @TRAINER_REGISTRY.register()
-class VPT(PromptTrainer):
+class VPT(ClipTrainer):
     """Learned: the image tower's own `VPT` tokens and, before deeper blocks, `VPT_shallow`."""
 
-    node = "VPT"
+    config_node = "VPT"
 
-    def build_prompted_clip(self, options: CfgNode, classnames: list[str], clip_model: CLIP) -> FixedTextCLIP:
+    @classmethod
+    def build(cls, options: CfgNode, dataset: Any, clip_model: CLIP) -> FixedTextCLIP:
         add_vision_prompts(clip_model, options.N_CTX_VISION, options.PROMPT_DEPTH_VISION)
-        return FixedTextCLIP(clip_model, [fixed_prompts(options.CTX_INIT, classnames)])
+        return FixedTextCLIP(clip_model, [fixed_prompts(options.CTX_INIT, dataset.classnames)])

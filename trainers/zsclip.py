@@ -2,29 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from yacs.config import CfgNode
 
 from clip.model import CLIP
 from dassl.engine import TRAINER_REGISTRY
 
-from .base import PromptTrainer
+from .base import ClipTrainer
 from .prompted_clip import FixedTextCLIP
-from .prompts import readable
-
-# For datasets that bring no template of their own.
-DEFAULT_TEMPLATE = "a photo of a {}."
-
-# The seven templates that work best together on ImageNet, named in the notebook "Prompt Engineering for ImageNet"
-# of OpenAI's CLIP repository.
-IMAGENET_TEMPLATES_SELECT = [
-    "itap of a {}.",
-    "a bad photo of the {}.",
-    "a origami {}.",
-    "a photo of the large {}.",
-    "a {} in a video game.",
-    "art of the {}.",
-    "a photo of the small {}.",
-]
+from .prompts import DEFAULT_TEMPLATE, IMAGENET_TEMPLATES_SELECT, fill
 
 
 def extend_cfg(cfg: CfgNode) -> None:
@@ -33,32 +20,27 @@ def extend_cfg(cfg: CfgNode) -> None:
 
 
 @TRAINER_REGISTRY.register()
-class ZeroshotCLIP(PromptTrainer):
+class ZeroshotCLIP(ClipTrainer):
     """The dataset's own template; nothing is learned."""
 
-    node = "ZSCLIP"
+    config_node = "ZSCLIP"
 
-    def templates(self) -> list[str]:
-        return [getattr(self.dm.dataset, "template", DEFAULT_TEMPLATE)]
+    @classmethod
+    def templates(cls, dataset: Any) -> list[str]:
+        return [getattr(dataset, "template", DEFAULT_TEMPLATE)]
 
-    def build_prompted_clip(self, options: CfgNode, classnames: list[str], clip_model: CLIP) -> FixedTextCLIP:
-        templates = self.templates()
+    @classmethod
+    def build(cls, options: CfgNode, dataset: Any, clip_model: CLIP) -> FixedTextCLIP:
+        templates = cls.templates(dataset)
         print(f"Prompts: {templates}")
-        return FixedTextCLIP(clip_model, [[t.format(readable(c)) for c in classnames] for t in templates])
-
-    def train(self) -> None:  # type: ignore[override]
-        """Nothing to train: test only."""
-        print("Zero-shot CLIP learns nothing: testing at once")
-        self.final_test()
-
-    def load_model(self, directory: str, epoch: int | None = None) -> None:
-        """Nothing to load."""
+        return FixedTextCLIP(clip_model, [fill(template, dataset.classnames) for template in templates])
 
 
 @TRAINER_REGISTRY.register()
 class ZeroshotCLIP2(ZeroshotCLIP):
     """The mean feature over seven ImageNet templates and, except for ImageNet itself, the dataset's own."""
 
-    def templates(self) -> list[str]:
-        own = [] if self.cfg.DATASET.NAME == "ImageNet" else super().templates()
+    @classmethod
+    def templates(cls, dataset: Any) -> list[str]:
+        own = [] if type(dataset).__name__ == "ImageNet" else super().templates(dataset)
         return IMAGENET_TEMPLATES_SELECT + own

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-import trainers.cocoop
+import trainers.conditional
 from benchmarks import cocoop, step
 from benchmarks.timing import agreement, class_names, random_clip, training_step
 from trainers.precision import Precision
@@ -40,7 +40,7 @@ def test_cocoop_equals_the_loop_over_images(monkeypatch, rows):
     """Logits and gradients, at once and in pieces of 40 rows that are computed again in the backward pass."""
     ours, theirs = both_sides(classes=12)
     if rows:
-        monkeypatch.setattr(trainers.cocoop, "rows_that_fit", lambda *args, **kwargs: rows)
+        monkeypatch.setattr(trainers.conditional, "tokens_that_fit", lambda *args, **kwargs: rows)
     image, label = torch.randn(3, 3, 48, 48), torch.tensor([0, 5, 11])
     gradients = []
     for model in (ours, theirs):
@@ -84,11 +84,11 @@ def assert_measured(measured: dict) -> None:
 def test_step_writes_what_it_promises(tmp_path, capsys):
     result = result_of(step.main, tmp_path / "step.json", "--depth", "4", "--eval-batches", "2")
     measured = {"training_step", "evaluation_2x2", "evaluation_1x3"}
-    assert set(result) == CIRCUMSTANCES | {"text_rows", "logits", "profile"} | measured
+    assert set(result) == CIRCUMSTANCES | {"text_tokens", "logits", "profile"} | measured
     shares = [row["share"] for row in result["profile"]]
     assert shares == sorted(shares, reverse=True) and 0.1 < sum(shares) <= 1
     assert result["settings"]["backbone"] == "ViT-Micro/8"
-    assert result["text_rows"]["definitional"] == 3 * 77
+    assert result["text_tokens"]["definitional"] == 3 * 77
     assert {"largest", "difference"} <= set(result["logits"])
     out = capsys.readouterr().out
     for name in measured:
@@ -98,11 +98,11 @@ def test_step_writes_what_it_promises(tmp_path, capsys):
 
 def test_cocoop_writes_what_it_promises(tmp_path, monkeypatch, capsys):
     """Where a single row fits, every image and class is a piece of its own."""
-    monkeypatch.setattr(trainers.cocoop, "rows_that_fit", lambda *args, **kwargs: 1)
+    monkeypatch.setattr(trainers.conditional, "tokens_that_fit", lambda *args, **kwargs: 1)
     result = result_of(cocoop.main, tmp_path / "cocoop.json")
     pieces = {"training_step_batch1": 3, "training_step_batch2": 2 * 3, "evaluation_1x3": 3 * 3}
-    assert set(result) == CIRCUMSTANCES | {"text_rows_per_image"} | set(pieces)
-    assert result["text_rows_per_image"]["definitional"] == 3 * 77
+    assert set(result) == CIRCUMSTANCES | {"text_tokens_per_image"} | set(pieces)
+    assert result["text_tokens_per_image"]["definitional"] == 3 * 77
     out = capsys.readouterr().out
     for name, count in pieces.items():
         assert_measured(result[name])

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.definitional import encode_image, encode_text, pad_prompts
-from clip.layout import BUCKET_COST, PromptLayout, choose_lengths
+from clip.layout import deep_prompts
 from clip.model import CLIP
-from clip.text import TextEncoder
+from clip.packing import BUCKET_COST, PackedPrompts, choose_lengths
 from clip.transformer import VisionTransformer
 
 SOS, EOT, VOCABULARY, CONTEXT = 98, 99, 100, 77
@@ -59,22 +59,18 @@ names = st.lists(st.lists(st.integers(1, 60), min_size=1, max_size=20), min_size
 def test_text_equals_definition(seed, names, layers, depth, n_ctx, fixed, heads, embed, groups, bucket_cost):
     """Features and gradients, for G groups of contexts, depths 1 to all, names of 1 to 20 tokens, 1 to 9 buckets."""
     model = random_clip(seed, layers, heads[0], heads[1], embed, patches=2)
-    tower, width = TextEncoder(model), 64 * heads[0]
-    sequences = [[SOS, *(-1 - j for j in range(n_ctx)), *[61] * fixed, *name, 62, EOT] for name in names]
+    tower, width = model.text_encoder(), 64 * heads[0]
+    context = range(VOCABULARY, VOCABULARY + n_ctx)
+    sequences = [[SOS, *context, *[61] * fixed, *name, 62, EOT] for name in names]
     ctx = torch.randn(groups, n_ctx, width).mul_(0.1).requires_grad_()
     deep = [torch.randn(n_ctx, width).mul_(0.1).requires_grad_() for _ in range(min(depth, layers) - 1)]
     learned = [ctx, *deep]
 
-    with mock.patch("clip.layout.BUCKET_COST", bucket_cost):  # cheap buckets: every length has its own
-        layout = PromptLayout(sequences)
-    rows = model.token_embedding(layout.vocabulary).expand(groups, -1, -1)
-    found = tower(torch.cat([rows, ctx], dim=1), layout, deep)  # (G, K, E)
-    expected = torch.stack(
-        [
-            encode_text(tower, *pad_prompts(sequences, model.token_embedding.weight, ctx[g], CONTEXT), deep)
-            for g in range(groups)
-        ]
-    )
+    with mock.patch("clip.packing.BUCKET_COST", bucket_cost):  # cheap buckets: every length has its own
+        layout = PackedPrompts(sequences)
+    tables = torch.cat([model.token_embedding.weight.expand(groups, -1, -1), ctx], dim=1)  # (G, V + M, D)
+    found = tower(tables, layout, deep_prompts(deep))  # (G, K, E)
+    expected = torch.stack([encode_text(tower, *pad_prompts(sequences, table, CONTEXT), deep) for table in tables])
     assert_close(found, expected)
     weights = torch.randn_like(expected)
     for ours, theirs in zip(
@@ -101,7 +97,7 @@ def test_vision_equals_definition(seed, layers, depth, n_ctx, heads, patches):
     image = torch.randn(3, 3, 8 * patches, 8 * patches)
     ctx = torch.randn(n_ctx, 64 * heads).mul_(0.1).requires_grad_() if n_ctx else None
     deep = [torch.randn(n_ctx, 64 * heads).requires_grad_() for _ in range(min(depth, layers) - 1)] if n_ctx else []
-    found, expected = tower(image, ctx, deep), encode_image(tower, image, ctx, deep)
+    found, expected = tower(image, ctx, deep_prompts(deep)), encode_image(tower, image, ctx, deep)
     assert_close(found, expected)
     if ctx is not None:
         learned = [ctx, *deep]
@@ -115,19 +111,18 @@ def test_vision_equals_definition(seed, layers, depth, n_ctx, heads, patches):
 
 def test_layout_without_a_shared_prefix_and_with_one_prompt():
     model = random_clip(0, 2, 1, 1, 16, 2)
-    tower = TextEncoder(model)
+    tower = model.text_encoder()
     for sequences in ([[SOS, 3, EOT]], [[1, 2, EOT], [5, EOT]], [[SOS, 3, EOT], [SOS, 3, EOT]]):
-        layout = PromptLayout(sequences)
-        found = tower(model.token_embedding(layout.vocabulary), layout)
-        empty = torch.zeros(0, 64)
-        padded = pad_prompts(sequences, model.token_embedding.weight, empty, CONTEXT)
+        layout = PackedPrompts(sequences)
+        found = tower(model.token_embedding.weight, layout)
+        padded = pad_prompts(sequences, model.token_embedding.weight, CONTEXT)
         assert_close(found, encode_text(tower, *padded, []))
 
 
 def test_openai_calling_convention_returns_every_row():
     """`transformer(x)` with rows first, and the list form of prompt-learning code, equal the definition."""
     model = random_clip(1, 3, 1, 1, 16, 2)
-    tower = TextEncoder(model)
+    tower = model.text_encoder()
     ids = torch.randint(1, 60, (4, CONTEXT))
     ids[:, 0], ids[:, 7], ids[:, 8:] = SOS, EOT, 0
     eot = torch.full((4,), 7)

@@ -16,7 +16,7 @@ from yacs.config import CfgNode
 from clip import load
 from dassl.config import get_cfg_default
 from dassl.engine import TRAINER_REGISTRY
-from tests.golden import NODES, trainer_options
+from tests.golden import build
 from tests.plugins.project import FILES, PLUGINS
 
 NAMES = ["cat", "golden_retriever", "2012 Tesla Model S", "snow"]
@@ -47,10 +47,8 @@ def plugin_cfg(node: str, **values: Any) -> CfgNode:
 
 
 def ours(trainer: str, **values: Any) -> nn.Module:
-    method = TRAINER_REGISTRY.get(trainer)
     clip_model = load("ViT-Micro/8", device="cpu")[0].float().requires_grad_(False)
-    assert trainer in NODES
-    return method.build_prompted_clip(method.__new__(method), trainer_options(trainer, **values), NAMES, clip_model)
+    return build(trainer, NAMES, clip_model, **values)
 
 
 def theirs(name: str, cfg: CfgNode) -> nn.Module:

@@ -10,12 +10,12 @@ import datasets  # noqa: F401  (registers the datasets)
 import train
 from dassl.engine import build_trainer
 from tests.paths import ROOT
-from trainers.base import PromptTrainer
+from trainers.base import ClipTrainer
 
 CONFIGS = ROOT / "configs"
 
 
-def make(folder: Path, trainer: str = "MaPLe", **options: object) -> PromptTrainer:
+def make(folder: Path, trainer: str = "MaPLe", **options: object) -> ClipTrainer:
     """A trainer on one shot of two base classes' worth of batches; options are KEY__SUBKEY=value."""
     argv = ["--trainer", trainer, "--dataset-config-file", str(CONFIGS / "datasets" / "emoji.yaml")]
     argv += ["--config-file", str(CONFIGS / "trainers" / trainer / "vit_micro.yaml"), "--output-dir", str(folder)]

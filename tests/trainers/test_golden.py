@@ -12,10 +12,9 @@ from clip.resnet import ModifiedResNet
 from dassl.utils import load_checkpoint
 from tests.golden import NODES, build, golden_clip, load_parameters, read
 from tests.paths import GOLDEN, needs_golden
-from trainers.base import load_learned
+from trainers.checkpoint import load_learned
 from trainers.prompted_clip import FixedTextCLIP, unit
-from trainers.prompts import readable
-from trainers.zsclip import IMAGENET_TEMPLATES_SELECT
+from trainers.prompts import IMAGENET_TEMPLATES_SELECT, fill
 
 pytestmark = needs_golden
 
@@ -89,7 +88,7 @@ def test_zero_shot_equals_golden():
     golden, meta = read("zeroshot.safetensors")
     assert meta["templates_ensemble"][:-1] == IMAGENET_TEMPLATES_SELECT
     for kind in ("single", "ensemble"):
-        texts = [[t.format(readable(c)) for c in meta["classnames"]] for t in meta[f"templates_{kind}"]]
+        texts = [fill(template, meta["classnames"]) for template in meta[f"templates_{kind}"]]
         model = FixedTextCLIP(golden_clip(), texts).eval()
         with torch.no_grad():
             assert_close(model.text_features(), unit(golden[f"text_{kind}"]), "text features")
@@ -112,7 +111,7 @@ def test_published_checkpoint_gives_its_logits():
     golden, meta = read("maple_depth3_ctx2.safetensors")
     path = str(GOLDEN / "reference_checkpoint" / "MultiModalPromptLearner" / "model.pth.tar-5")
     model = golden_model(meta).eval()
-    load_learned(model, load_checkpoint(path)["state_dict"], path)
+    load_learned(model, load_checkpoint(path)["state_dict"], path, model.pretrained_tensors())
     with torch.no_grad():
         assert_close(model(golden["image"]), golden["logits3"])
 
@@ -124,7 +123,7 @@ def test_published_checkpoint_of_another_shape_is_an_error(depth: int, n_ctx: in
     model = golden_model({**meta, "PROMPT_DEPTH": depth, "N_CTX": n_ctx})
     before = {n: p.clone() for n, p in model.named_parameters()}
     with pytest.raises(ValueError, match="another prompt depth, prompt length, backbone or trainer"):
-        load_learned(model, load_checkpoint(path)["state_dict"], path)
+        load_learned(model, load_checkpoint(path)["state_dict"], path, model.pretrained_tensors())
     assert all(torch.equal(p, before[n]) for n, p in model.named_parameters())
 
 
@@ -134,4 +133,4 @@ def test_checkpoint_of_another_backbone_is_an_error():
     model = golden_model(meta)
     model.image_encoder.proj.data += 1
     with pytest.raises(ValueError, match="trained on another backbone"):
-        load_learned(model, load_checkpoint(path)["state_dict"], path)
+        load_learned(model, load_checkpoint(path)["state_dict"], path, model.pretrained_tensors())

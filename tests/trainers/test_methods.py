@@ -1,14 +1,11 @@
 """What each method learns, on which backbones it works, and in which precision."""
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 from torch import nn
-from yacs.config import CfgNode
 
 import clip
-import trainers.cocoop
+import trainers.conditional
 from clip.model import CLIP
 from tests.golden import NODES, build, trainer_options
 from trainers.memory import KEPT_FLOATS, PEAK_FLOATS
@@ -126,11 +123,10 @@ def test_a_class_specific_context_starts_alike_for_all_classes():
 
 def test_zero_shot_ensembles_leave_out_the_own_template_on_imagenet_alone():
     for name, count in (("ImageNet", 7), ("OxfordPets", 8)):
-        trainer = ZeroshotCLIP2.__new__(ZeroshotCLIP2)
-        trainer.cfg = CfgNode({"DATASET": {"NAME": name}})
-        trainer.dm = SimpleNamespace(dataset=SimpleNamespace(template="a photo of a {}, a type of pet."))
-        assert len(trainer.templates()) == count
-        assert (trainer.templates()[-1] == "a photo of a {}, a type of pet.") == (name != "ImageNet")
+        dataset = type(name, (), {"template": "a photo of a {}, a type of pet."})()
+        templates = ZeroshotCLIP2.templates(dataset)
+        assert len(templates) == count
+        assert (templates[-1] == "a photo of a {}, a type of pet.") == (name != "ImageNet")
 
 
 def test_projections_start_as_copies_of_one():
@@ -221,15 +217,17 @@ def test_precisions_agree(trainer: str, device_type: str, prec: str):
     """bf16 keeps 8 bits, fp16 11: cosines within 0.03 of fp32's, but not its bits; what is learned stays fp32."""
     device = torch.device(device_type)
 
-    def made() -> FrozenTowersCLIP:
+    def made(precision: Precision) -> FrozenTowersCLIP:
+        clip_model = small_clip()
+        precision.cast(clip_model)
         torch.manual_seed(0)
-        if trainer == "ZeroshotCLIP":
-            return zero_shot(small_clip())
-        return build(trainer, NAMES, small_clip(), **SMALL[trainer])
+        model = (
+            zero_shot(clip_model) if trainer == "ZeroshotCLIP" else build(trainer, NAMES, clip_model, **SMALL[trainer])
+        )
+        return model.to(device)
 
-    full, model, precision = made().to(device), made(), Precision(prec, device)
-    precision.cast_towers(model.image_encoder, model.text_encoder)
-    model.to(device)
+    precision = Precision(prec, device)
+    full, model = made(Precision("fp32", device)), made(precision)
     image = torch.randn(3, 3, 32, 32, device=device)
     with torch.no_grad():
         expected = full(image) / full.logit_scale.exp()
@@ -254,9 +252,9 @@ def test_fp16_says_that_it_runs_as_fp32_on_the_cpu(capsys):
 def test_a_piece_of_cocoop_fits_into_its_memory(monkeypatch, budget: int, images: int):
     """Its backward pass holds what every block keeps, whether it was kept from the start or computed again."""
     model = build("CoCoOp", [f"class {i}" for i in range(30)], small_clip(), CTX_INIT="a photo of a")
-    monkeypatch.setattr(trainers.cocoop, "available_bytes", lambda device: budget)
+    monkeypatch.setattr(trainers.conditional, "available_bytes", lambda device: budget)
     at_once, parts, again = model.piece_sizes(images, backward=True)
-    rows = max(layout.num_rows for layout in model.layouts(parts))
+    rows = max(layout.num_tokens for layout in model.layouts(parts))
     a_row = 4 * 64 * (PEAK_FLOATS + 2 * KEPT_FLOATS)  # bytes, of a tower of two blocks of width 64
     prefix = 5  # rows of SOS and the context, which every part has
     assert at_once * (rows - prefix) * a_row <= budget // 2
@@ -273,7 +271,7 @@ def test_cocoop_in_pieces_equals_cocoop_at_once(monkeypatch, rows: int):
         torch.manual_seed(0)
         model = build("CoCoOp", names, small_clip(), CTX_INIT="a photo of a")
         if limited:
-            monkeypatch.setattr(trainers.cocoop, "rows_that_fit", lambda *args, **kwargs: rows)
+            monkeypatch.setattr(trainers.conditional, "tokens_that_fit", lambda *args, **kwargs: rows)
             assert model.piece_sizes(5, backward=True) != (5, 1, False)
         logits = model(image)
         logits.square().sum().backward()

@@ -1,0 +1,55 @@
+"""Loading what a method learned from a checkpoint: ours, with the learned tensors alone, or a published whole model."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from dassl.data.datasets.base_dataset import first_few
+from dassl.engine.state import check_tensors
+
+# Computed from the current class names; a checkpoint's own are ignored.
+CLASS_NAME_BUFFERS = ("token_prefix", "token_suffix")
+
+
+def own_tensors(module: nn.Module, pretrained: Collection[Tensor]) -> dict[str, Tensor]:
+    """What a checkpoint of `module` must hold: all that is learned, and buffers that are not of the pretrained CLIP."""
+    frozen = {id(t) for t in pretrained}
+    state = module.state_dict(keep_vars=True)
+    return {
+        name: t for name, t in state.items() if t.requires_grad or not (isinstance(t, nn.Parameter) or id(t) in frozen)
+    }
+
+
+def load_learned(
+    module: nn.Module, state_dict: Mapping[str, Tensor], path: str, pretrained: Collection[Tensor]
+) -> None:
+    """Copy a checkpoint's tensors into `module`, or none if they do not fit.
+
+    Learned tensors and buffers must all be there. The pretrained CLIP's may be there too, as in published checkpoints;
+    they must equal this backbone's. Other frozen tensors (an averaged teacher's) are copied where they are there.
+
+    Args:
+        pretrained: the tensors of `module`, or around it, that the pretrained CLIP came with.
+
+    Raises:
+        ValueError: a tensor is missing, unknown or of another shape, or the backbone is another one.
+    """
+    found = {k: v for k, v in state_dict.items() if k.rpartition(".")[2] not in CLASS_NAME_BUFFERS}
+    own = module.state_dict(keep_vars=True)
+    check_tensors(module, found, own.keys() - own_tensors(module, pretrained).keys(), path)
+    frozen = {id(t) for t in pretrained}
+    backbone = {k: v for k, v in found.items() if id(own[k]) in frozen}
+    other = [
+        k
+        for k, v in backbone.items()
+        if not torch.allclose(v.float().cpu(), own[k].float().cpu(), rtol=1e-2, atol=1e-3)
+    ]
+    if other:
+        raise ValueError(
+            f"{path} was trained on another backbone: {len(other)} of its frozen tensors differ from this model's "
+            f"({first_few(other)}). Set MODEL.BACKBONE.NAME to the one it was trained with."
+        )
+    module.load_state_dict({k: v for k, v in found.items() if k not in backbone}, strict=False)
