@@ -1,5 +1,6 @@
-"""Engine, configuration, data, optimisation and evaluation behind the trainers: the public API of Dassl."""
+"""Engine, configuration, data, optimization and evaluation behind the trainers: the public API of Dassl.
 
-from dassl import torchvision_import  # noqa: F401  (before anything imports torchvision)
+This module imports nothing, so that ``dassl.config`` and the torch-free parts of ``dassl.utils`` start quickly.
+"""
 
 __version__ = "0.6.3"

@@ -1,11 +1,14 @@
-"""Import torchvision, also where its compiled operators do not match the installed torch.
+"""Import torchvision, even if its compiled operators do not match the installed torch.
 
-A CPU-only torch beside a CUDA build of torchvision cannot load torchvision's operator library, and then
-``import torchvision`` stops at "operator torchvision::nms does not exist". Everything used here (transforms,
-ResNets) is plain Python and needs no such operator, so the two missing names are declared and the import repeated.
+A CPU-only torch cannot load the operator library of a CUDA build of torchvision; ``import torchvision`` then fails
+with "operator torchvision::nms does not exist". The transforms and ResNets used here are plain Python and need no such
+operator, so the two missing names are declared and the import is repeated.
+
+Import this module before torchvision. ``dassl.data`` and ``dassl.modeling.backbone`` do so for all of their modules.
 """
 
 import sys
+from types import ModuleType
 
 import torch
 
@@ -13,11 +16,11 @@ _OPERATORS = (
     "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
     "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
 )
-_declared: list[torch.library.Library] = []  # a Library takes its operators along when it is collected
+_declared: list[torch.library.Library] = []  # the operators disappear when their Library is garbage-collected
 
 
-def import_torchvision() -> None:
-    """Import torchvision; the normal import is tried first.
+def import_torchvision() -> ModuleType:
+    """Return torchvision; the normal import is tried first.
 
     Raises:
         RuntimeError: the import fails for another reason than undeclared operators.
@@ -28,14 +31,16 @@ def import_torchvision() -> None:
         if "operator torchvision::nms does not exist" not in str(error):
             raise
     else:
-        return
+        return torchvision
     for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
         del sys.modules[name]
     library = torch.library.Library("torchvision", "DEF")
     for schema in _OPERATORS:
         library.define(schema)
     _declared.append(library)
-    import torchvision  # noqa: F401
+    import torchvision
+
+    return torchvision
 
 
 import_torchvision()

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-import dassl  # noqa: F401  (before any test imports torchvision)
+from dassl import torchvision_import  # noqa: F401  (before any test imports torchvision)
 
 
 @pytest.fixture(autouse=True)

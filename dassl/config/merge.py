@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from yacs.config import CfgNode
 
-from dassl.utils.tools import get_most_similar_str_to_a_from_b
+from dassl.utils.names import get_most_similar_str_to_a_from_b
 
 __all__ = ["config_name", "flatten", "merge_file", "merge_options"]
 

@@ -1,11 +1,11 @@
-"""Everything printed also lands in a file."""
+"""Copying everything printed to a file."""
 
 import os.path as osp
 import sys
 from pathlib import Path
 from typing import Any, TextIO
 
-from dassl.utils.tools import mkdir_if_missing
+from dassl.utils.files import mkdir_if_missing
 
 __all__ = ["Logger", "setup_logger"]
 
@@ -36,7 +36,7 @@ class Logger:
         self.console.write(msg)
         if self.file is not None:
             self.file.write(msg)
-            if "\n" in msg:  # whole lines reach the disk at once: a killed run keeps its log
+            if "\n" in msg:  # complete lines are written at once, so that a killed run keeps its log
                 self.file.flush()
         return len(msg)
 
@@ -52,7 +52,7 @@ class Logger:
             self.file = None
 
     def __getattr__(self, name: str) -> Any:
-        """What is not written here (``isatty``, ``encoding``, ``fileno`` …) is the console's."""
+        """Other attributes (``isatty``, ``encoding``, ``fileno`` …) are the console's."""
         if name in ("console", "file"):
             raise AttributeError(name)
         return getattr(self.console, name)
@@ -61,7 +61,7 @@ class Logger:
 def setup_logger(output: str | Path | None = None) -> None:
     """Copy stdout into ``<output>/log.txt`` (or into ``output`` itself if it ends in .txt or .log).
 
-    An existing log is appended to, so that a resumed run has one log. None leaves stdout as it is.
+    An existing log is appended to, so that a resumed run has a single log. None leaves stdout unchanged.
     """
     if output is None:
         return

@@ -1,4 +1,4 @@
-"""Running averages of what a training step reports."""
+"""Running averages of the values that a training step reports."""
 
 from collections import defaultdict
 from collections.abc import Mapping
@@ -10,10 +10,10 @@ __all__ = ["AverageMeter", "MetricMeter"]
 
 
 class AverageMeter:
-    """The last value and the average of a series.
+    """Last value and average of a series.
 
     Args:
-        ema: average exponentially (0.9 old + 0.1 new) instead of over the whole series.
+        ema: exponential moving average (0.9 old + 0.1 new) instead of the mean of the series.
     """
 
     def __init__(self, ema: bool = False) -> None:
@@ -27,7 +27,7 @@ class AverageMeter:
         self.count: int = 0
 
     def update(self, val: Any, n: int = 1) -> None:
-        """Add ``val`` (a number or a tensor of one element), which stands for ``n`` samples."""
+        """Add ``val`` (a number or a tensor with one element), the average over ``n`` samples."""
         value = val.item() if isinstance(val, torch.Tensor) else val
         self.val = value
         self.sum += value * n
@@ -50,7 +50,7 @@ class MetricMeter:
         self.delimiter = delimiter
 
     def update(self, input_dict: Mapping[str, Any] | None) -> None:
-        """Add a step's values; None (a step that reports nothing) is fine."""
+        """Add the values of one step; None (a step that reports nothing) is ignored."""
         if input_dict is None:
             return
         if not isinstance(input_dict, Mapping):

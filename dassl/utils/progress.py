@@ -1,4 +1,4 @@
-"""Progress bars on a terminal, silence elsewhere."""
+"""Progress bars, shown on a terminal only."""
 
 import sys
 from collections.abc import Iterable, Iterator
@@ -9,10 +9,8 @@ from tqdm import tqdm
 __all__ = ["progress", "say"]
 
 
-def progress(
-    items: Iterable[Any], description: str, total: int | None = None, unit: str = "batch"
-) -> Iterator[Any]:
-    """Pass ``items`` through, showing how many are done, the rate and the time left while stderr is a terminal."""
+def progress(items: Iterable[Any], description: str, total: int | None = None, unit: str = "batch") -> Iterator[Any]:
+    """Yield ``items``, and show how many are done, the rate and the time left if stderr is a terminal."""
     yield from tqdm(
         items,
         desc=description,
@@ -25,5 +23,5 @@ def progress(
 
 
 def say(line: str) -> None:
-    """Print a line, above the progress bar if one is shown."""
+    """Print a line, above the progress bar if there is one."""
     tqdm.write(line)

@@ -1,14 +1,14 @@
-"""Names to classes: how trainers, datasets and evaluators are found."""
+"""Tables of names and classes, in which trainers, datasets and evaluators are found."""
 
 from typing import Any
 
-from dassl.utils.tools import closest_hint
+from dassl.utils.names import closest_hint
 
 __all__ = ["Registry", "UnknownNameError"]
 
 
 class UnknownNameError(KeyError, ValueError):
-    """A name that a registry does not hold. Its text is the plain message, not KeyError's quoted form."""
+    """A name that is not registered. Its text is the plain message, not KeyError's quoted form."""
 
     def __str__(self) -> str:
         return str(self.args[0])
@@ -37,7 +37,7 @@ class Registry:
         self._obj_map[name] = obj
 
     def register(self, obj: Any = None, force: bool = False) -> Any:
-        """Register ``obj`` under its ``__name__``; without ``obj``, return the decorator that does.
+        """Register ``obj`` under its ``__name__``; without ``obj``, return a decorator that does so.
 
         Raises:
             KeyError: the name is taken and ``force`` is not set.
@@ -53,10 +53,10 @@ class Registry:
         return decorator
 
     def get(self, name: str) -> Any:
-        """The object registered as ``name``.
+        """Return the object registered as ``name``.
 
         Raises:
-            UnknownNameError: nothing is; the message holds the closest and all the available names.
+            UnknownNameError: there is none; the message holds the closest names and all available ones.
         """
         if name not in self._obj_map:
             available = self.registered_names()
@@ -67,7 +67,7 @@ class Registry:
         return self._obj_map[name]
 
     def registered_names(self) -> list[str]:
-        """All names, in the order of registration."""
+        """Return all names, in the order of registration."""
         return list(self._obj_map)
 
     def __contains__(self, name: str) -> bool:

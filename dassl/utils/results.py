@@ -1,11 +1,11 @@
-"""``results.json``: what a finished run measured. A run is done if and only if its file says ``complete``."""
+"""``results.json``: what a finished run measured. A run is finished if and only if :func:`read_results` reads it."""
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dassl.utils.tools import write_json
+from dassl.utils.files import write_json
 
 __all__ = ["read_results", "write_results"]
 
@@ -16,9 +16,17 @@ def write_results(path: str | Path, results: Mapping[str, Any]) -> None:
 
 
 def read_results(path: str | Path) -> dict[str, Any] | None:
-    """The results at ``path``; None if the file is absent, unfinished or not readable as results."""
+    """Return the results of a finished run: a JSON object with ``complete: true`` and an entry ``accuracy``.
+
+    The accuracy is None for a run that was trained but not tested (``TEST.NO_TEST``).
+
+    Returns:
+        The results; None if the file is absent, unreadable or not complete.
+    """
     try:
         results = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return results if isinstance(results, dict) and results.get("complete") is True else None
+    if not isinstance(results, dict) or results.get("complete") is not True or "accuracy" not in results:
+        return None
+    return results

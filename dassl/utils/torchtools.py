@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from dassl.utils.files import atomic_write
+from dassl.utils.names import closest_hint, tolist_if_not
 from dassl.utils.safe_load import Placeholder, load_plain
-from dassl.utils.tools import atomic_write, closest_hint, tolist_if_not
 
 __all__ = [
     "adjust_learning_rate",

@@ -14,7 +14,6 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import clip
-import dassl  # noqa: F401 (makes torchvision importable beside a torch of another build)
 from clip import weights
 from clip.model import CLIP
 from tests.paths import PUBLISHED, needs_published

@@ -13,7 +13,7 @@ import sklearn.metrics  # noqa: F401  (once, not in every run)
 import torch
 
 from dassl.engine import simple
-from dassl.utils import read_results, set_random_seed, tools, torchtools
+from dassl.utils import files, read_results, set_random_seed, torchtools
 from tests.dassl.tiny import TinyTrainer, everything, tiny_cfg
 
 
@@ -95,7 +95,7 @@ def main(folder: Path) -> None:
         "half a first model file": (TinyTrainer, kill_at_call(saves, "save", 1, half_written=True)),
         "half a first state": (TinyTrainer, kill_at_call(saves, "save", 2, half_written=True)),
         "half a later state": (TinyTrainer, kill_at_call(saves, "save", 6, half_written=True)),
-        "before a rename": (TinyTrainer, kill_at_call(tools.os, "replace", 9)),
+        "before a rename": (TinyTrainer, kill_at_call(files.os, "replace", 9)),
         "before the results": (TinyTrainer, kill_at_call(simple, "write_results", 1)),
     }
     outcomes = {}

@@ -134,11 +134,13 @@ def test_json(tmp_path) -> None:
 def test_results(tmp_path) -> None:
     path = tmp_path / "results.json"
     assert read_results(path) is None
-    for text in ("{", "[]", '{"accuracy": 1}', '{"accuracy": 1, "complete": false}'):
+    for text in ("{", "[]", '{"accuracy": 1}', '{"accuracy": 1, "complete": false}', '{"complete": true}'):
         path.write_text(text)
         assert read_results(path) is None
     write_results(path, {"accuracy": 71.9512195})
     assert read_results(path) == {"accuracy": 71.9512195, "complete": True}
+    write_results(path, {"accuracy": None})
+    assert read_results(path) == {"accuracy": None, "complete": True}, "trained without a test"
 
 
 def test_read_image(tmp_path) -> None:

@@ -1,0 +1,38 @@
+"""What a run depends on beside its configuration: versions, devices, random seeds."""
+
+import platform
+import random
+import sys
+
+import numpy as np
+import PIL
+import torch
+
+__all__ = ["collect_env_info", "set_random_seed"]
+
+
+def set_random_seed(seed: int) -> None:
+    """Seed the generators of Python, numpy and torch (on every device)."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+    torch.cuda.manual_seed_all(seed)
+
+
+def collect_env_info() -> str:
+    """Return the versions and devices of this machine, as several lines."""
+    from dassl.torchvision_import import import_torchvision  # seeds alone need no torchvision
+
+    cuda = torch.version.cuda or "not built in"
+    lines = [
+        f"Python: {platform.python_version()} ({sys.executable})",
+        f"Platform: {platform.platform()}",
+        f"PyTorch: {torch.__version__} (CUDA {cuda}, {torch.get_num_threads()} threads)",
+        f"torchvision: {import_torchvision().__version__}",
+        f"numpy: {np.__version__}",
+        f"Pillow: {PIL.__version__}",
+    ]
+    for index in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(index)
+        lines.append(f"GPU {index}: {properties.name}, {properties.total_memory / 2**30:.1f} GiB")
+    return "\n".join(lines)

@@ -1,0 +1,43 @@
+"""Names that users give: one or a list of them, available or close to an available one."""
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+__all__ = ["check_availability", "closest_hint", "get_most_similar_str_to_a_from_b", "tolist_if_not"]
+
+
+def get_most_similar_str_to_a_from_b(a: str, b: Iterable[str]) -> str | None:
+    """Return the string of ``b`` that is most similar to ``a``, None if ``b`` is empty."""
+    return max(b, key=lambda text: difflib.SequenceMatcher(None, a, text).ratio(), default=None)
+
+
+def closest_hint(name: str, available: Iterable[str]) -> str:
+    """Return `` (did you mean X or Y?).`` with up to three similar names, else ``.``, to end an error's first sentence.
+
+    Case is ignored.
+    """
+    by_lower: dict[str, str] = {}
+    for candidate in available:
+        by_lower.setdefault(candidate.lower(), candidate)
+    close = difflib.get_close_matches(str(name).lower(), by_lower, n=3, cutoff=0.5)
+    return f" (did you mean {' or '.join(by_lower[text] for text in close)}?)." if close else "."
+
+
+def check_availability(requested: str, available: Iterable[str], key: str = "") -> None:
+    """Check that ``requested``, the value of the option ``key``, is one of ``available``.
+
+    Raises:
+        ValueError: it is not; the message holds the closest names and all available ones.
+    """
+    available = list(available)
+    if requested not in available:
+        raise ValueError(
+            f"{key + ' ' if key else ''}'{requested}' is not available{closest_hint(requested, available)}"
+            f" It should be one of: {', '.join(sorted(available)) or 'nothing yet'}"
+        )
+
+
+def tolist_if_not(x: Any) -> list[Any]:
+    """Return ``x`` if it is a list, else a list that holds only ``x``."""
+    return x if isinstance(x, list) else [x]
