@@ -9,10 +9,10 @@ from PIL import Image
 from torch import Tensor
 
 from .model import CLIP, build_model, convert_weights
+from .releases import MODELS as _MODELS
+from .search import find, load_state_dict
 from .simple_tokenizer import END_OF_TEXT, START_OF_TEXT
 from .simple_tokenizer import SimpleTokenizer as _Tokenizer
-from .weights import MODELS as _MODELS
-from .weights import find, load_state_dict
 
 __all__ = ["_MODELS", "_download", "available_models", "build_model", "load", "tokenize"]
 
@@ -29,7 +29,7 @@ def available_models() -> list[str]:
 
 
 def _download(url: str, root: str | None = None) -> str:
-    """Path of the weights at an address of `_MODELS`, fetched if need be; see `clip.weights.find`."""
+    """Return the path of the weights at an address of `_MODELS`, downloaded if necessary; see `clip.search.find`."""
     return str(find(url, root))
 
 

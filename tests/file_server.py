@@ -1,4 +1,4 @@
-"""A local HTTP server that can drop connections, ignore ranges, fail, and speak for a model hub."""
+"""A local HTTP server that can drop connections, ignore ranges, pause, fail, and act as a model hub."""
 
 import re
 import time
@@ -11,13 +11,15 @@ from threading import Thread
 
 @dataclass
 class FileServer:
-    """What the server holds, how it misbehaves, and what was asked of it."""
+    """The server's files, how it misbehaves, and the requests it received."""
 
     files: dict[str, bytes] = field(default_factory=dict)
-    drop_after: list[int] = field(default_factory=list)  # bytes to send before closing, for the next answers
-    fail_with: list[int] = field(default_factory=list)  # status codes of the next answers
+    drop_after: list[int] = field(default_factory=list)  # bytes to send before closing, for the next responses
+    fail_with: list[int] = field(default_factory=list)  # status codes of the next responses
     ranges: bool = True
-    delay: float = 0.0  # seconds before an answer
+    content_range: str = ""  # header of the next partial response, instead of the right one
+    pause_at: int = 0  # bytes after which a response pauses until this is 0 again
+    delay: float = 0.0  # seconds before a response
     gets: list[tuple[str, str | None]] = field(default_factory=list)  # (path, Range) of each GET
     address: str = ""
 
@@ -53,13 +55,19 @@ def _handler(server: FileServer) -> type[BaseHTTPRequestHandler]:
                 return
             self.send_response(206 if start else 200)
             if start:
-                self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+                right = f"bytes {start}-{len(content) - 1}/{len(content)}"
+                self.send_header("Content-Range", server.content_range or right)
             self.send_header("Content-Length", str(len(content) - start))
-            self.send_header("ETag", '"0123456789abcdef"')  # the hub's clients want these two
+            self.send_header("ETag", '"0123456789abcdef"')  # required by the hub's clients
             self.send_header("X-Repo-Commit", "0" * 40)
             self.end_headers()
             if body:
                 end = start + server.drop_after.pop(0) if server.drop_after else len(content)
+                if server.pause_at:
+                    self.wfile.write(content[start : server.pause_at])
+                    start = server.pause_at
+                while server.pause_at:
+                    time.sleep(0.05)
                 self.wfile.write(content[start:end])
                 self.close_connection = True
 

@@ -17,9 +17,9 @@ if TYPE_CHECKING:  # the same names as below, for type checkers
 
 # Module: its public names. Those of the first block import neither torch nor numpy.
 _NAMES = {
-    "download": "DownloadError download_url file_checksum",
-    "files": "atomic_write check_isfile listdir_nohidden lock_folder mkdir_if_missing read_json remove_temporaries"
-    " write_json",
+    "download": "DownloadError download_url fetch_from_hub file_checksum hub_address hub_files through_mirror",
+    "files": "atomic_write check_isfile listdir_nohidden lock_folder mkdir_if_missing move_into_place read_json"
+    " remove_temporaries write_json",
     "logger": "Logger setup_logger",
     "names": "check_availability closest_hint get_most_similar_str_to_a_from_b tolist_if_not",
     "registry": "Registry UnknownNameError",

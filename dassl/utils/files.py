@@ -18,6 +18,7 @@ __all__ = [
     "listdir_nohidden",
     "lock_folder",
     "mkdir_if_missing",
+    "move_into_place",
     "read_json",
     "remove_temporaries",
     "write_json",
@@ -58,11 +59,16 @@ def atomic_write(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
     try:
         with open(temporary, mode, encoding=None if "b" in mode else "utf-8") as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        move_into_place(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def move_into_place(temporary: Path, path: Path) -> None:
+    """Rename a file written next to ``path``, which it replaces, once its content is on disk."""
+    with open(temporary, "rb+") as file:
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
     _sync_folder(path.parent)
 
 

@@ -1,8 +1,8 @@
-"""Reading a checkpoint without executing anything from it.
+"""Reading a checkpoint without executing anything in it.
 
-``torch.load(weights_only=True)`` reads files of tensors and plain values. The published checkpoints also hold live
-objects (a scheduler), which it refuses; those are read by an unpickler that builds tensors and plain containers and
-puts an inert :class:`Placeholder` where any other class or function is named.
+``torch.load(weights_only=True)`` reads files of tensors and plain values. The published checkpoints also hold other
+objects (a scheduler), which it refuses; those are read by an unpickler that builds tensors and plain containers, and an
+inert :class:`Placeholder` instead of an object of any other class.
 """
 
 import pickle
@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import torch
 
-__all__ = ["Placeholder", "load_plain"]
+__all__ = ["Placeholder", "is_torchscript", "load_plain"]
 
 
 class Placeholder:
-    """Stands for an object whose class is not read. Accepts whatever a pickle does to it, and does nothing."""
+    """Replaces an object whose class is not imported. Accepts whatever a pickle does to it, and does nothing."""
 
     origin = ""
 
@@ -49,7 +49,7 @@ class Placeholder:
 
 
 def _numpy_scalar(dtype: Any, data: Any) -> Any:
-    """A numpy scalar as a Python number; ``dtype`` is the placeholder that stands for its numpy.dtype."""
+    """A numpy scalar as a Python number; ``dtype`` is the placeholder of its numpy.dtype."""
     code = dtype.args[0] if isinstance(dtype, Placeholder) and dtype.args else None
     if code not in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1"):
         return Placeholder()
@@ -62,7 +62,7 @@ def _latin1(text: str, encoding: str) -> bytes:
 
 
 def _constructors() -> dict[tuple[str, str], Any]:
-    """What a checkpoint may call, as fresh functions: a pickle that sets attributes on one harms nothing else."""
+    """What a checkpoint may call, as new functions, so that a pickle setting attributes on one has no other effect."""
 
     def wrap(function: Any) -> Any:
         return lambda *args: function(*args)
@@ -115,7 +115,8 @@ _RESTRICTED_PICKLE = SimpleNamespace(
 )
 
 
-def _is_torchscript(path: Path) -> bool:
+def is_torchscript(path: Path) -> bool:
+    """Return whether a file is a TorchScript archive."""
     if not zipfile.is_zipfile(path):
         return False
     with zipfile.ZipFile(path) as archive:
@@ -123,18 +124,18 @@ def _is_torchscript(path: Path) -> bool:
 
 
 def load_plain(path: str | Path) -> Any:
-    """The content of a file written by ``torch.save``, tensors on the CPU; nothing in it is executed.
+    """Return the content of a file written by ``torch.save``, tensors on the CPU; nothing in it is executed.
 
     Raises:
         ValueError: not such a file, truncated, or a TorchScript archive (which is a program).
     """
     path = Path(path)
-    if _is_torchscript(path):
+    if is_torchscript(path):
         raise ValueError(f"{path} is a TorchScript archive, which is a program, not a checkpoint of weights")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
-        pass  # holds other classes than tensors, or is no pickle at all: the restricted reader tells
+        pass  # holds classes other than tensors, or is no pickle at all: the restricted reader tells which
     except Exception as error:  # a malformed file can fail in any way
         raise _unreadable(path, error) from error
     try:

@@ -16,7 +16,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 import clip
-from clip import download, weights
+from clip import releases, search
+from dassl.utils import download
 from tests.file_server import FileServer, serve
 from tests.paths import ROOT
 
@@ -37,14 +38,14 @@ PATH = f"/{SHA256}/Tiny.pt"
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FileServer]:
-    """A server that stands for OpenAI's address and for the hub, and one released model, "Tiny"."""
+    """A server in place of OpenAI's address and the hub, and one released model, "Tiny"."""
     from huggingface_hub import constants
 
     with serve() as server:
         server.files[PATH] = CONTENT
-        monkeypatch.setattr(weights, "OPENAI_ADDRESS", server.address)
-        monkeypatch.setattr(weights, "RELEASES", {"Tiny": weights.Release("Tiny.pt", SHA256, "lab/tiny_clip")})
-        monkeypatch.setitem(weights.MODELS, "Tiny", server.address + PATH)
+        monkeypatch.setattr(releases, "OPENAI_ADDRESS", server.address)
+        monkeypatch.setattr(search, "RELEASES", {"Tiny": releases.Release("Tiny.pt", SHA256, "lab/tiny_clip")})
+        monkeypatch.setitem(releases.MODELS, "Tiny", server.address + PATH)
         monkeypatch.setattr(download, "RETRY_DELAYS", (0.0, 0.0))
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
         monkeypatch.setenv("HF_ENDPOINT", server.address)
@@ -52,7 +53,7 @@ def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FileServ
 
 
 def find(root: Path) -> Path:
-    return weights.find(weights.MODELS["Tiny"], str(root))
+    return search.find(search.MODELS["Tiny"], str(root))
 
 
 def assert_whole(path: Path, root: Path) -> None:
@@ -68,7 +69,7 @@ def test_download_once_then_from_the_cache(server: FileServer, tmp_path: Path) -
 
 
 def test_load_by_name_and_as_plug_ins_do(server: FileServer, tmp_path: Path) -> None:
-    found = weights.load_state_dict("Tiny", str(tmp_path))
+    found = search.load_state_dict("Tiny", str(tmp_path))
     assert found.keys() == TENSORS.keys()
     path = clip._download(clip._MODELS["Tiny"], str(tmp_path))
     assert isinstance(path, str)
@@ -79,7 +80,7 @@ def test_load_by_name_and_as_plug_ins_do(server: FileServer, tmp_path: Path) -> 
 
 
 def test_dropped_connections_are_resumed(server: FileServer, tmp_path: Path) -> None:
-    """More drops than tries: progress renews the patience."""
+    """More drops than retries: they are counted anew whenever bytes were received."""
     server.drop_after = [50_000, 10_000, 0, 30_000, 1]
     assert_whole(find(tmp_path), tmp_path)
     offsets = [None, 50_000, 60_000, 60_000, 90_000, 90_001]
@@ -117,7 +118,9 @@ def test_busy_server_is_asked_again(server: FileServer, tmp_path: Path) -> None:
 def test_wrong_checksum(server: FileServer, tmp_path: Path) -> None:
     server.files[PATH] = b"something else"
     found = hashlib.sha256(b"something else").hexdigest()
-    with pytest.raises(FileNotFoundError, match=f"what came has SHA-256 {found}, expected {SHA256}"):
+    with pytest.raises(
+        FileNotFoundError, match=rf"the downloaded file \(14 bytes\) has sha256 {found}, expected {SHA256}"
+    ):
         find(tmp_path)
     assert not (tmp_path / "Tiny.pt").exists() and not list(tmp_path.glob("*.part"))
 
@@ -133,7 +136,7 @@ def test_checksum_is_remembered_until_the_file_changes(
     (tmp_path / "Tiny.pt").write_bytes(CONTENT)
     find(tmp_path)
     checked: list[Path] = []
-    monkeypatch.setattr(weights, "file_sha256", lambda path: checked.append(path) or SHA256)
+    monkeypatch.setattr(search, "file_checksum", lambda path, algorithm: checked.append(path) or SHA256)
     find(tmp_path)
     assert checked == []
     os.utime(tmp_path / "Tiny.pt", ns=(0, 0))
@@ -183,22 +186,22 @@ def test_nowhere_names_every_place_and_what_to_do(server: FileServer, tmp_path: 
 def test_no_network(server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with serve() as gone:
         pass  # an address that nobody listens at
-    monkeypatch.setattr(weights, "OPENAI_ADDRESS", gone.address)
+    monkeypatch.setattr(releases, "OPENAI_ADDRESS", gone.address)
     monkeypatch.setenv("HF_ENDPOINT", gone.address)
     with pytest.raises(FileNotFoundError) as raised:
-        weights.find(gone.address + PATH, str(tmp_path))
+        search.find(gone.address + PATH, str(tmp_path))
     assert str(raised.value).count("cannot connect") == 2
 
 
 def test_other_addresses(server: FileServer, tmp_path: Path) -> None:
     server.files["/somebody/model.pt"] = CONTENT
-    assert weights.find(f"{server.address}/somebody/model.pt?x=1", str(tmp_path)) == tmp_path / "model.pt"
+    assert search.find(f"{server.address}/somebody/model.pt?x=1", str(tmp_path)) == tmp_path / "model.pt"
     with pytest.raises(FileNotFoundError, match="HTTP 404"):
-        weights.find(f"{server.address}/somebody/other.pt", str(tmp_path))
+        search.find(f"{server.address}/somebody/other.pt", str(tmp_path))
     (tmp_path / "local.pt").write_bytes(CONTENT)
-    assert weights.find((tmp_path / "local.pt").as_uri()) == tmp_path / "local.pt"
+    assert search.find((tmp_path / "local.pt").as_uri()) == tmp_path / "local.pt"
     with pytest.raises(FileNotFoundError, match="missing from this installation"):
-        weights.find((tmp_path / "none.pt").as_uri())
+        search.find((tmp_path / "none.pt").as_uri())
 
 
 def test_cache_that_cannot_be_written(server: FileServer, tmp_path: Path) -> None:
@@ -211,11 +214,11 @@ def test_two_processes_fetch_once(server: FileServer, tmp_path: Path) -> None:
     server.delay = 2.0
     code = (
         "import sys\n"
-        "from clip import weights\n"
-        "weights.OPENAI_ADDRESS, sha256, root = sys.argv[1:]\n"
-        "release = weights.Release('Tiny.pt', sha256, 'lab/tiny_clip')\n"
-        "weights.RELEASES = {'Tiny': release}\n"
-        "weights.find(release.url, root)\n"
+        "from clip import releases, search\n"
+        "releases.OPENAI_ADDRESS, sha256, root = sys.argv[1:]\n"
+        "release = releases.Release('Tiny.pt', sha256, 'lab/tiny_clip')\n"
+        "search.RELEASES = {'Tiny': release}\n"
+        "search.find(release.url, root)\n"
     )
     command = [sys.executable, "-c", code, server.address, SHA256, str(tmp_path)]
     processes = [subprocess.Popen(command, cwd=ROOT) for _ in range(2)]

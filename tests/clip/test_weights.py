@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import clip
-from clip import weights
+from clip import releases, search
 from clip.model import CLIP
 from tests.paths import PUBLISHED, needs_published
 
@@ -82,7 +82,7 @@ def test_torchscript_archive_loses_its_three_numbers(tmp_path: Path) -> None:
     save_torchscript(module, tmp_path / "archive.pt")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert_same(weights.load_state_dict(tmp_path / "archive.pt"), tiny_weights())
+        assert_same(search.load_state_dict(tmp_path / "archive.pt"), tiny_weights())
 
 
 @pytest.mark.parametrize("new_format", [True, False])
@@ -97,13 +97,13 @@ def test_state_dicts(tmp_path: Path, new_format: bool) -> None:
     for name, content in contents.items():
         path = tmp_path / f"{name}.pt"
         torch.save(content, path, _use_new_zipfile_serialization=new_format)
-        assert_same(weights.load_state_dict(str(path)), expected)
+        assert_same(search.load_state_dict(str(path)), expected)
 
 
 def test_safetensors_whatever_the_suffix(tmp_path: Path) -> None:
     for name in ("a.safetensors", "a.pt"):
         save_file(tiny_weights(), tmp_path / name)
-        assert_same(weights.load_state_dict(tmp_path / name), tiny_weights())
+        assert_same(search.load_state_dict(tmp_path / name), tiny_weights())
 
 
 @pytest.mark.parametrize("kind", ["torch", "torchscript", "safetensors"])
@@ -117,21 +117,21 @@ def test_cut_short(tmp_path: Path, kind: str, keep: float) -> None:
     else:
         save_file(tiny_weights(), path)
     os.truncate(path, int(path.stat().st_size * keep))
-    with pytest.raises(ValueError, match=r"cannot read weights from .*weights.pt \([\d,]+ bytes\).*fetch it again"):
-        weights.load_state_dict(path)
+    with pytest.raises(ValueError, match=r"cannot read weights from .*weights.pt \([\d,]+ bytes\).*download it again"):
+        search.load_state_dict(path)
 
 
 def test_foreign_files(tmp_path: Path) -> None:
     path = tmp_path / "weights.pt"
     path.write_text("<html>404 Not Found</html>")
     with pytest.raises(ValueError, match="cannot read weights"):
-        weights.load_state_dict(path)
+        search.load_state_dict(path)
     torch.save([torch.ones(2)], path)
     with pytest.raises(ValueError, match="it holds a list"):
-        weights.load_state_dict(path)
+        search.load_state_dict(path)
     torch.save({"optimizer": {"lr": 0.1}}, path)
     with pytest.raises(ValueError, match=r"holds no state dict.*optimizer"):
-        weights.load_state_dict(path)
+        search.load_state_dict(path)
     torch.save({"x": torch.ones(2)}, path)
     with pytest.raises(ValueError, match="not a CLIP"):
         clip.load(path, device="cpu")
@@ -145,14 +145,14 @@ def test_nothing_in_a_file_is_executed(tmp_path: Path, capfd: pytest.CaptureFixt
     path = tmp_path / "weights.pt"
     torch.save({"state_dict": Attack()}, path)
     with pytest.raises(ValueError, match="cannot read weights"):
-        weights.load_state_dict(path)
+        search.load_state_dict(path)
     path.write_bytes(pickle.dumps(Attack(), protocol=2))
     with pytest.raises(ValueError, match="cannot read weights"):
-        weights.load_state_dict(path)
+        search.load_state_dict(path)
     assert not (tmp_path / "executed").exists()
     save_torchscript(RunsCode(), path)
     with pytest.raises(ValueError, match="runs code while loading"):
-        weights.load_state_dict(path)
+        search.load_state_dict(path)
     assert "it ran" not in capfd.readouterr().out
 
 
@@ -166,16 +166,16 @@ def test_unknown_name_gets_the_closest_first(given: str, closest: str) -> None:
 
 
 def test_missing_file() -> None:
-    with pytest.raises(FileNotFoundError, match=r"no file of weights at '.*nowhere/weights.pt'"):
+    with pytest.raises(FileNotFoundError, match=r"no weights file at '.*nowhere/weights.pt'"):
         clip.load("nowhere/weights.pt")
 
 
 @needs_published
 def test_releases_are_the_published_ones() -> None:
     published = json.loads((PUBLISHED / "clip_weights.json").read_text())
-    assert weights.RELEASES.keys() == published.keys()
+    assert releases.RELEASES.keys() == published.keys()
     for name, facts in published.items():
-        release = weights.RELEASES[name]
+        release = releases.RELEASES[name]
         assert (clip._MODELS[name], release.sha256, release.hub) == (facts["url"], facts["sha256"], facts["hf_hub"])
 
 
@@ -216,7 +216,7 @@ def test_on_a_gpu_the_towers_are_fp16(tmp_path: Path) -> None:
 def test_demonstration_backbone_comes_with_the_package() -> None:
     path = clip._download(clip._MODELS["ViT-Micro/8"])
     assert Path(path).name == "ViT-Micro-8.pt"
-    assert_same(torch.load(path, map_location="cpu", weights_only=True), weights.load_state_dict("ViT-Micro/8"))
+    assert_same(torch.load(path, map_location="cpu", weights_only=True), search.load_state_dict("ViT-Micro/8"))
     model, _ = clip.load("ViT-Micro/8", device="cpu")
     assert model.visual.input_resolution == 48
 

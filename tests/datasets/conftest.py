@@ -2,12 +2,13 @@
 
 import pytest
 
+from dassl.utils import download
 from tests.file_server import serve
 
 
 @pytest.fixture
 def server(monkeypatch):
-    """The server; gdown does not wait between its tries."""
-    monkeypatch.setattr("random.uniform", lambda a, b: 0.0)
+    """The server; downloads do not wait between retries."""
+    monkeypatch.setattr(download, "RETRY_DELAYS", (0.0, 0.0))
     with serve() as running:
         yield running

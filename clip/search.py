@@ -1,0 +1,162 @@
+"""Finding a model's weights: the cache folder, OpenAI's address, the Hugging Face hub, in this order."""
+
+import contextlib
+import difflib
+import os
+import urllib.parse
+import urllib.request
+from pathlib import Path
+
+import torch
+from filelock import FileLock
+from torch import Tensor
+
+from dassl.utils.download import DownloadError, download_url, fetch_from_hub, file_checksum, hub_address
+from dassl.utils.files import atomic_write
+
+from .releases import HUB_FILE, MODELS, RELEASES, Release
+from .weights import read
+
+DEFAULT_CACHE = "~/.cache/clip"
+WEIGHT_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".tar", ".safetensors")
+
+
+def load_state_dict(name_or_path: str | os.PathLike[str], download_root: str | None = None) -> dict[str, Tensor]:
+    """Return the weights of a model in OpenAI's layout, on the CPU, in the precision they are stored in.
+
+    Args:
+        name_or_path: one of `MODELS`, or a file (TorchScript archive, state dict, safetensors).
+        download_root: cache folder; `~/.cache/clip` by default.
+
+    Raises:
+        ValueError: unknown name, or a file that does not hold such weights.
+        FileNotFoundError: there is no such file, or the weights were found in none of the places.
+    """
+    name = os.fspath(name_or_path)
+    if name in MODELS:
+        return read(find(MODELS[name], download_root))
+    if os.path.isfile(name):
+        return read(Path(name))
+    if name.lower().endswith(WEIGHT_SUFFIXES):
+        raise FileNotFoundError(f"no weights file at {os.path.abspath(name)!r}; check the path")
+    spelled = {_bare(model): model for model in MODELS}
+    closest = [spelled[bare] for bare in difflib.get_close_matches(_bare(name), spelled, 3, 0.5)]
+    raise ValueError(
+        f"unknown CLIP model {name!r}: neither a name nor a file. "
+        f"Closest names: {', '.join(closest) or 'none'}. All: {', '.join(MODELS)}"
+    )
+
+
+def _bare(name: str) -> str:
+    """A model's name without punctuation, which is often written differently."""
+    return "".join(character for character in name.lower() if character.isalnum())
+
+
+def find(url: str, download_root: str | None = None) -> Path:
+    """Return the path of a model's weights, downloaded if there is no valid copy in the cache folder.
+
+    The file can be read by `torch.jit.load` or `torch.load`: OpenAI's archive, or `<stem>.hub.pt`, the hub's copy as
+    a plain state dict.
+
+    Args:
+        url: an address of `MODELS`, a `file:` address, or any other address of weights.
+        download_root: cache folder; `~/.cache/clip` by default.
+
+    Raises:
+        FileNotFoundError: lists every place tried, why it failed, and what to do.
+        OSError: the cache folder cannot be written.
+    """
+    parts = urllib.parse.urlsplit(url)
+    if parts.scheme == "file":
+        path = Path(urllib.request.url2pathname(parts.path))
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} is missing from this installation; reinstall the package")
+        return path
+    release = next((release for release in RELEASES.values() if release.url == url), None)
+    root = Path(download_root or DEFAULT_CACHE).expanduser()
+    file = release.file if release else os.path.basename(parts.path)
+    tried: list[str] = []
+    if cached := _cached(root, file, release, []):
+        return cached
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with FileLock(root / f"{file}.lock"):
+            # another process may have downloaded it while this one waited
+            found = _cached(root, file, release, tried) or _downloaded(url, root / file, release, tried)
+    except OSError as error:
+        raise OSError(
+            f"cannot write the cache folder {root}: {error}; make it writable, or give another folder"
+        ) from error
+    if found is None:
+        raise FileNotFoundError(_not_found(url, root, file, release, tried))
+    return found
+
+
+def _hub_copy(root: Path, file: str) -> Path:
+    return root / f"{Path(file).stem}.hub.pt"
+
+
+def _cached(root: Path, file: str, release: Release | None, tried: list[str]) -> Path | None:
+    path, hub_copy = root / file, _hub_copy(root, file)
+    if path.is_file():
+        if release is None or _checksum_holds(path, release.sha256):
+            return path
+        tried.append(f"{path}: not OpenAI's file (its SHA-256 is not {release.sha256}), perhaps truncated")
+    else:
+        tried.append(f"{path}: no such file")
+    if hub_copy.is_file():
+        return hub_copy
+    manual = root / f"{Path(file).stem}.safetensors"
+    if manual.is_file():
+        return _store_hub_copy(manual, hub_copy)
+    return None
+
+
+def _checksum_holds(path: Path, sha256: str) -> bool:
+    """Check a file once: the result is kept next to it, and is valid while its size and time are unchanged."""
+    status = path.stat()
+    seal = f"{sha256} {status.st_size} {status.st_mtime_ns}"
+    record = path.with_name(path.name + ".sha256")
+    if record.is_file() and record.read_text(errors="replace") == seal:
+        return True
+    if file_checksum(path, "sha256") != sha256:
+        return False
+    with contextlib.suppress(OSError):  # a cache folder that cannot be written
+        record.write_text(seal)
+    return True
+
+
+def _downloaded(url: str, path: Path, release: Release | None, tried: list[str]) -> Path | None:
+    """The weights from OpenAI's address, else from the hub; None after adding to `tried` why neither worked."""
+    try:
+        download_url(url, path, f"sha256:{release.sha256}" if release else "")
+        return path
+    except DownloadError as error:
+        tried.append(str(error))
+    if release is None:
+        return None
+    try:
+        return _store_hub_copy(fetch_from_hub(release.hub, HUB_FILE), _hub_copy(path.parent, path.name))
+    except (DownloadError, ValueError) as error:
+        tried.append(str(error))
+        return None
+
+
+def _store_hub_copy(source: Path, target: Path) -> Path:
+    """Write safetensors as a plain state dict that `torch.load` reads, atomically."""
+    weights = read(source)
+    with atomic_write(target) as file:
+        torch.save(weights, file)
+    return target
+
+
+def _not_found(url: str, root: Path, file: str, release: Release | None, tried: list[str]) -> str:
+    lines = ["the weights could not be found. Tried:", *(f"  - {place}" for place in tried)]
+    lines += ["On a machine with network access, download", f"  {url}", f"and put it at {root / file}"]
+    if release:
+        lines += [
+            f"or {hub_address()}/{release.hub}/resolve/main/{HUB_FILE}",
+            f"and put it at {root / file}".removesuffix(".pt") + ".safetensors",
+        ]
+        lines.append("(HF_ENDPOINT=<address> names a mirror of the hub), or give the path of a weights file")
+    return "\n".join(lines)
