@@ -127,7 +127,7 @@ def _checksum_holds(path: Path, sha256: str) -> bool:
 
 
 def _downloaded(url: str, path: Path, release: Release | None, tried: list[str]) -> Path | None:
-    """The weights from OpenAI's address, else from the hub; None after adding to `tried` why neither worked."""
+    """Get the weights from OpenAI's address or from the hub; None after adding to `tried` why neither worked."""
     try:
         download_url(url, path, f"sha256:{release.sha256}" if release else "")
         return path

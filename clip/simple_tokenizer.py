@@ -22,7 +22,7 @@ VOCABULARY_SIZE = 49408
 # 512 byte tokens and the two markers are not merges
 NUM_MERGES = VOCABULARY_SIZE - 2 * 256 - 2
 
-# A word is a marker, an English contraction's ending, letters, one digit, or a run of other symbols.
+# A word is a marker, the ending of an English contraction, letters, one digit, or a run of other symbols
 WORD = regex.compile(
     rf"{regex.escape(START_OF_TEXT)}|{regex.escape(END_OF_TEXT)}"
     r"|'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+",
@@ -31,7 +31,7 @@ WORD = regex.compile(
 
 
 class Vocabulary(NamedTuple):
-    """What a vocabulary file says."""
+    """The content of a vocabulary file."""
 
     encoder: dict[str, int]
     decoder: dict[int, str]
@@ -40,13 +40,13 @@ class Vocabulary(NamedTuple):
 
 @lru_cache
 def default_bpe() -> str:
-    """Path of the vocabulary file that comes with the package."""
+    """Return the path of the vocabulary file in the package."""
     return str(Path(__file__).with_name("bpe_simple_vocab_16e6.txt.gz"))
 
 
 @lru_cache
 def bytes_to_unicode() -> dict[int, str]:
-    """A visible character for each byte: itself where it has one, else the next from U+0100 on.
+    """Map each byte to a visible character: its own if it has one, otherwise the next one from U+0100 on.
 
     The order of the entries is the order of the ids 0 to 255: visible bytes first.
     """
@@ -59,7 +59,7 @@ def bytes_to_unicode() -> dict[int, str]:
 
 @lru_cache
 def read_vocabulary(bpe_path: str) -> Vocabulary:
-    """Read a gzipped list of merges, one pair a line after a header line. Each file is read once."""
+    """Read a gzipped list of merges, one pair per line after a header line. Each file is read once."""
     with gzip.open(bpe_path, "rt", encoding="utf-8") as file:
         lines = file.read().split("\n")[1 : NUM_MERGES + 1]
     merges = [(first, second) for first, second in (line.split() for line in lines)]
@@ -75,14 +75,14 @@ def read_vocabulary(bpe_path: str) -> Vocabulary:
 
 
 def clean_text(text: str) -> str:
-    """Repair mis-decoded characters, resolve HTML entities (also escaped twice), unify spaces, lower the case."""
+    """Repair wrongly decoded characters, unescape HTML entities (twice), collapse spaces, lowercase."""
     text = html.unescape(html.unescape(ftfy.fix_text(text))).strip()
     return regex.sub(r"\s+", " ", text).strip().lower()
 
 
 @lru_cache(maxsize=1 << 16)
 def encode_word(word: str, bpe_path: str) -> tuple[int, ...]:
-    """Ids of one word given as visible characters: the earliest learned pair is merged first, everywhere."""
+    """Return the ids of a word given as visible characters: the pair learned first is merged first, everywhere."""
     encoder, _, ranks = read_vocabulary(bpe_path)
     if word in (START_OF_TEXT, END_OF_TEXT):
         return (encoder[word],)
@@ -110,7 +110,7 @@ def _merge(symbols: list[str], pair: tuple[str, str]) -> list[str]:
 
 @lru_cache(maxsize=1 << 16)
 def encode_text(text: str, bpe_path: str) -> tuple[int, ...]:
-    """Ids of a text without start and end markers. Texts repeat (prompts, class names), so they are kept."""
+    """Return the ids of a text without start and end markers. Cached, since prompts and class names repeat."""
     characters = bytes_to_unicode()
     ids: list[int] = []
     for word in WORD.findall(clean_text(text)):
@@ -121,7 +121,7 @@ def encode_text(text: str, bpe_path: str) -> tuple[int, ...]:
 class SimpleTokenizer:
     """Text to token ids and back, with the members of OpenAI's class of this name.
 
-    Making one costs nothing: the vocabulary is read at the first use, once per process for all instances.
+    Creating one is cheap: the vocabulary is read on first use, once per process for all instances.
 
     Args:
         bpe_path: gzipped merges; CLIP's by default.
@@ -144,19 +144,19 @@ class SimpleTokenizer:
 
     @property
     def bpe_ranks(self) -> dict[tuple[str, str], int]:
-        """Pair of token strings to the rank of its merge; lower merges first."""
+        """Pair of token strings to the rank of its merge; lower ranks are merged first."""
         return read_vocabulary(self.bpe_path).bpe_ranks
 
     def bpe(self, token: str) -> str:
-        """The parts of one word (given as visible characters), separated by spaces."""
+        """Return the tokens of a word (given as visible characters), separated by spaces."""
         return " ".join(self.decoder[i] for i in encode_word(token, self.bpe_path))
 
     def encode(self, text: str) -> list[int]:
-        """Ids of `text`, without start and end of text."""
+        """Return the ids of `text`, without start and end of text."""
         return list(encode_text(text, self.bpe_path))
 
     def decode(self, tokens: Iterable[int]) -> str:
-        """Text of an iterable of ids; a word's end becomes a space, broken UTF-8 becomes U+FFFD."""
+        """Return the text of an iterable of ids; the end of a word becomes a space, invalid UTF-8 becomes U+FFFD."""
         text = "".join(self.decoder[int(token)] for token in tokens)
         data = bytes(self.byte_decoder[character] for character in text)
         return data.decode("utf-8", errors="replace").replace(END_OF_WORD, " ")

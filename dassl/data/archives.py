@@ -1,4 +1,4 @@
-"""Unpack a downloaded archive so that it can only write below one folder."""
+"""Unpacking a downloaded archive, without letting it write outside one folder."""
 
 import lzma
 import posixpath
@@ -13,16 +13,16 @@ from typing import IO
 from dassl.utils.progress import progress
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".zip")
-# What the standard library raises for archives that are cut, corrupt, encrypted or compressed in unknown ways.
+# What the standard library raises for truncated, corrupt or encrypted archives and unknown compression methods
 DAMAGED = (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, RuntimeError)
 
 
 class ArchiveError(ValueError):
-    """An archive that is damaged, or that must not be unpacked."""
+    """An archive is damaged, or must not be unpacked."""
 
 
 def is_archive(path: str | Path) -> bool:
-    """Whether the file's name is that of an archive."""
+    """Return whether a file has the name of an archive."""
     return str(path).lower().endswith(SUFFIXES)
 
 
@@ -30,15 +30,15 @@ def unpack(archive: str | Path, folder: str | Path) -> list[Path]:
     """Unpack a zip or tar (plain, gz, bz2, xz) into ``folder``; every name is checked before anything is written.
 
     Args:
-        archive: the archive's path.
-        folder: where its files go; made if missing.
+        archive: path of the archive.
+        folder: folder for its files; made if missing.
 
     Returns:
         The files written.
 
     Raises:
-        ArchiveError: the archive is damaged, or holds an absolute path, a path that climbs out, a link or a device.
-            Files unpacked until then stay: unpack into a temporary folder.
+        ArchiveError: the archive is damaged, or contains a link, a device, or a path outside the folder. Files
+            unpacked before the error are kept, so unpack into a temporary folder.
     """
     archive, folder = Path(archive), Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -50,7 +50,7 @@ def unpack(archive: str | Path, folder: str | Path) -> list[Path]:
             return _write(archive, folder, _tar_members(archive, tar))
     except (*DAMAGED, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
-            raise  # the disk is full, say: not the archive's fault
+            raise  # such as a full disk: not the archive's fault
         raise ArchiveError(
             f"{archive} ({archive.stat().st_size:,} bytes) is damaged or not an archive ({error}): "
             "delete it and download it again"
@@ -58,10 +58,12 @@ def unpack(archive: str | Path, folder: str | Path) -> list[Path]:
 
 
 def _safe_name(archive: Path, name: str) -> str:
-    """The member's path relative to the folder, or an error if it lies elsewhere."""
+    """Return the member's path relative to the folder, or raise an ArchiveError if it is outside."""
     clean = posixpath.normpath(name.replace("\\", "/"))
     if clean.startswith(("/", "../")) or clean == ".." or (len(clean) > 1 and clean[1] == ":"):
-        raise ArchiveError(f"{archive} holds the path {name!r}, outside the folder it is unpacked into: not unpacked")
+        raise ArchiveError(
+            f"{archive} holds the path {name!r}, which is outside the folder it is unpacked into: not unpacked"
+        )
     return clean
 
 
@@ -79,7 +81,7 @@ def _zip_members(archive: Path, zipped: zipfile.ZipFile) -> Iterator[tuple[str, 
 def _tar_members(archive: Path, tar: tarfile.TarFile) -> Iterator[tuple[str, IO[bytes]]]:
     members = [member for member in tar if not member.isdir()]
     while tar.fileobj is not None and tar.fileobj.read(1 << 20):
-        pass  # to the end of the compressed stream, where its checksum is
+        pass  # read to the end of the compressed stream, which verifies its checksum
     for member in members:
         _safe_name(archive, member.name)
         if not member.isfile():

@@ -10,10 +10,10 @@ __all__ = ["compute_accuracy"]
 def compute_accuracy(
     output: torch.Tensor | tuple | list, target: torch.Tensor, topk: Sequence[int] = (1,)
 ) -> list[torch.Tensor]:
-    """Percentage of samples whose label is among the k highest scores, one tensor (1,) for each k.
+    """Return the percentage of samples whose label is among the k highest scores, as a tensor (1,) for each k.
 
     Args:
-        output: scores (B, K); of a tuple or list the first element.
+        output: scores (B, K); if it is a tuple or list, its first element is used.
         target: labels (B,).
     """
     scores = output[0] if isinstance(output, (tuple, list)) else output

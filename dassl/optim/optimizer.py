@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from dassl.optim.radam import RAdam
-from dassl.utils.tools import check_availability, closest_hint
+from dassl.utils.names import check_availability, closest_hint
 
 __all__ = ["AVAI_OPTIMS", "build_optimizer"]
 

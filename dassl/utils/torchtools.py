@@ -1,4 +1,4 @@
-"""Checkpoints, learning rates, freezing and initialisation of torch modules."""
+"""Checkpoints, learning rates, freezing and initialization of torch modules."""
 
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Mapping
@@ -30,9 +30,9 @@ __all__ = [
 
 
 def plain_state(value: Any) -> Any:
-    """``value`` made of tensors, numbers, strings and plain containers alone, as ``weights_only`` loading reads it.
+    """Return ``value`` made of tensors, numbers, strings and plain containers only, which ``weights_only`` can load.
 
-    An object with a ``state_dict`` becomes that. What has no plain form becomes None.
+    An object with a ``state_dict`` is replaced by it. An object without a plain form becomes None.
     """
     if value is None or isinstance(value, (bool, int, float, str, bytes, complex)):
         return value
@@ -56,7 +56,7 @@ def plain_state(value: Any) -> Any:
 
 
 def _compact(tensor: torch.Tensor) -> torch.Tensor:
-    """The tensor itself, or a copy if it is a part of a larger one, all of which ``torch.save`` would write."""
+    """Return the tensor, or a copy if it is a view of a larger one, all of which ``torch.save`` would write."""
     if tensor.layout == torch.strided and tensor.untyped_storage().nbytes() > tensor.nbytes:
         return tensor.clone()
     return tensor
@@ -75,12 +75,12 @@ def save_checkpoint(
     remove_module_from_keys: bool = True,
     model_name: str = "",
 ) -> None:
-    """Write ``<save_dir>/model.pth.tar-<state["epoch"]>`` (or ``model_name``) and name it in ``checkpoint``.
+    """Write ``<save_dir>/model.pth.tar-<state["epoch"]>`` (or ``model_name``), and its name into ``checkpoint``.
 
     Args:
-        state: needs ``state_dict`` and ``epoch``; anything but tensors and plain values is dropped.
+        state: must hold ``state_dict`` and ``epoch``; anything but tensors and plain values is dropped.
         is_best: also write ``model-best.pth.tar``.
-        remove_module_from_keys: strip the ``module.`` that nn.DataParallel puts before names.
+        remove_module_from_keys: strip the prefix ``module.`` that nn.DataParallel adds to names.
     """
     state = dict(state)
     if remove_module_from_keys:
@@ -98,24 +98,24 @@ def save_checkpoint(
 
 
 def without_module_prefix(state_dict: Mapping[str, Any]) -> OrderedDict[str, Any]:
-    """The state dict with a leading ``module.`` taken off every name."""
+    """Return the state dict without the prefix ``module.`` in its names."""
     return OrderedDict((name.removeprefix("module."), value) for name, value in state_dict.items())
 
 
 def load_checkpoint(fpath: str | Path) -> dict[str, Any]:
-    """A checkpoint, its tensors on the CPU. Nothing in the file is executed.
+    """Return a checkpoint, with its tensors on the CPU. Nothing in the file is executed.
 
-    Live objects pickled into it (the published checkpoints hold a scheduler) come as inert placeholders.
+    Other objects pickled into it (the published checkpoints hold a scheduler) are replaced by inert placeholders.
 
     Raises:
-        FileNotFoundError: no such file; what lies beside it is named.
-        ValueError: not a checkpoint, or a truncated one.
+        FileNotFoundError: there is no such file; the message lists the files in its folder.
+        ValueError: the file is not a checkpoint, or is truncated.
     """
     if fpath is None:
         raise ValueError("No checkpoint path was given (None)")
     path = Path(fpath)
     if not path.is_file():
-        raise FileNotFoundError(f"No checkpoint at {path}. {_what_lies_in(path.parent)}")
+        raise FileNotFoundError(f"No checkpoint at {path}. {_list_folder(path.parent)}")
     checkpoint = load_plain(path)
     if not isinstance(checkpoint, Mapping):
         raise ValueError(
@@ -124,7 +124,7 @@ def load_checkpoint(fpath: str | Path) -> dict[str, Any]:
     return dict(checkpoint)
 
 
-def _what_lies_in(folder: Path) -> str:
+def _list_folder(folder: Path) -> str:
     if not folder.is_dir():
         return f"The folder {folder} does not exist either"
     names = sorted(path.name for path in folder.iterdir())
@@ -132,13 +132,13 @@ def _what_lies_in(folder: Path) -> str:
 
 
 def resume_from_checkpoint(fdir: str | Path, model: nn.Module, optimizer: Any = None, scheduler: Any = None) -> int:
-    """Load the checkpoint that ``<fdir>/checkpoint`` names; returns the epoch to go on from.
+    """Load the checkpoint named in ``<fdir>/checkpoint``, and return the epoch to resume from.
 
-    The optimizer and the scheduler are restored if the file holds their state, and it is said if it does not.
+    The states of the optimizer and the scheduler are restored; if the file does not hold one, a line is printed.
     """
     pointer = Path(fdir) / "checkpoint"
     if not pointer.is_file():
-        raise FileNotFoundError(f"No file 'checkpoint' in {fdir}. {_what_lies_in(Path(fdir))}")
+        raise FileNotFoundError(f"No file 'checkpoint' in {fdir}. {_list_folder(Path(fdir))}")
     fpath = Path(fdir) / pointer.read_text(encoding="utf-8").strip()
     print(f'Loading checkpoint from "{fpath}"')
     checkpoint = load_checkpoint(fpath)
@@ -149,7 +149,7 @@ def resume_from_checkpoint(fdir: str | Path, model: nn.Module, optimizer: Any = 
             continue
         state = checkpoint.get(name)
         if state is None or isinstance(state, Placeholder):
-            print(f"The checkpoint holds no state of the {name}, which starts anew")
+            print(f"The checkpoint holds no state of the {name}, which starts from its initial state")
         else:
             load_object_state(target, state)
             print(f"Loaded {name}")
@@ -159,7 +159,7 @@ def resume_from_checkpoint(fdir: str | Path, model: nn.Module, optimizer: Any = 
 
 
 def load_object_state(target: Any, state: Mapping[str, Any]) -> None:
-    """``target.load_state_dict(state)`` for a state that went through :func:`plain_state`."""
+    """Call ``target.load_state_dict(state)`` for a state saved through :func:`plain_state`."""
     current = target.state_dict()
     restored = {
         name: Counter(value) if isinstance(current.get(name), Counter) else value for name, value in state.items()
@@ -177,10 +177,11 @@ def adjust_learning_rate(
     final_lr: float = 0,
     max_epoch: int = 100,
 ) -> None:
-    """Set every group's rate for ``epoch``: a line from ``base_lr`` to ``final_lr``, or times ``gamma`` a step.
+    """Set the learning rate of all groups for ``epoch``.
 
     Args:
-        stepsize: decay every so many epochs, or at these epochs.
+        stepsize: multiply by ``gamma`` every ``stepsize`` epochs, or at each of these epochs.
+        linear_decay: interpolate from ``base_lr`` to ``final_lr`` over ``max_epoch`` epochs instead.
     """
     if linear_decay:
         fraction = epoch / max_epoch
@@ -193,20 +194,20 @@ def adjust_learning_rate(
 
 
 def set_bn_to_eval(m: nn.Module) -> None:
-    """For ``model.apply``: batch-norm layers keep their running statistics."""
+    """For ``model.apply``: put batch-norm layers into eval mode, so that their running statistics do not change."""
     if "BatchNorm" in type(m).__name__:
         m.eval()
 
 
 def open_all_layers(model: nn.Module) -> None:
-    """Train every parameter."""
+    """Put the model into training mode, with gradients for all of its parameters."""
     model.train()
     for parameter in model.parameters():
         parameter.requires_grad = True
 
 
 def open_specified_layers(model: nn.Module, open_layers: str | list[str]) -> None:
-    """Train the children named ``open_layers``; freeze the others and keep them in evaluation mode."""
+    """Train the children named ``open_layers``; freeze the others and put them into eval mode."""
     if isinstance(model, nn.DataParallel):
         model = model.module
     names = tolist_if_not(open_layers)
@@ -223,9 +224,9 @@ def open_specified_layers(model: nn.Module, open_layers: str | list[str]) -> Non
 
 
 def count_num_param(model: nn.Module | None = None, params: Any = None) -> int:
-    """The number of scalars in ``model``'s parameters, or in ``params`` (parameters or optimizer groups).
+    """Return the number of elements in ``model``'s parameters, or in ``params`` (parameters or optimizer groups).
 
-    A classifier that a model uses in training only (``model.classifier``, a Linear) counts too.
+    A classifier that a model uses in training only (``model.classifier``, a Linear) is counted, too.
     """
     if model is not None:
         return sum(parameter.numel() for parameter in model.parameters())
@@ -238,10 +239,10 @@ def count_num_param(model: nn.Module | None = None, params: Any = None) -> int:
 
 
 def load_pretrained_weights(model: nn.Module, weight_path: str | Path) -> None:
-    """Load the layers of a checkpoint whose names and shapes match ``model``'s, and name those left out.
+    """Load the layers of a checkpoint whose names and shapes match ``model``'s, and print the names of the others.
 
     Raises:
-        ValueError: not one layer matches.
+        ValueError: no layer matches.
     """
     checkpoint = load_checkpoint(weight_path)
     state_dict = without_module_prefix(checkpoint.get("state_dict", checkpoint))
@@ -260,28 +261,28 @@ def load_pretrained_weights(model: nn.Module, weight_path: str | Path) -> None:
 
 def _some(names: Iterable[str]) -> str:
     names = list(names)
-    return ", ".join(names[:3]) + (f" … ({len(names)} in all)" if len(names) > 3 else "")
+    return ", ".join(names[:3]) + (f" … ({len(names)} in total)" if len(names) > 3 else "")
 
 
 def init_network_weights(model: nn.Module, init_type: str = "normal", gain: float = 0.02) -> None:
-    """Initialise linear and convolution weights (biases 0) and batch norms (1, 0).
+    """Initialize the weights of linear and convolution layers (biases 0) and of normalization layers (1, bias 0).
 
     Args:
         init_type: normal, xavier, kaiming or orthogonal.
         gain: standard deviation (normal) or gain (xavier, orthogonal).
     """
-    initialisers = {
+    initializers = {
         "normal": lambda weight: nn.init.normal_(weight, 0.0, gain),
         "xavier": lambda weight: nn.init.xavier_normal_(weight, gain=gain),
         "kaiming": lambda weight: nn.init.kaiming_normal_(weight, a=0, mode="fan_in"),
         "orthogonal": lambda weight: nn.init.orthogonal_(weight, gain=gain),
     }
-    if init_type not in initialisers:
-        raise ValueError(f"init_type '{init_type}' is not one of {sorted(initialisers)}")
+    if init_type not in initializers:
+        raise ValueError(f"init_type '{init_type}' is not one of {sorted(initializers)}")
     norms = (nn.modules.batchnorm._BatchNorm, nn.InstanceNorm1d, nn.InstanceNorm2d)
     for module in model.modules():
         if isinstance(module, (nn.Linear, nn.modules.conv._ConvNd)):
-            initialisers[init_type](module.weight)
+            initializers[init_type](module.weight)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
         elif isinstance(module, norms) and module.weight is not None:

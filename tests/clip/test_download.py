@@ -185,7 +185,7 @@ def test_nowhere_names_every_place_and_what_to_do(server: FileServer, tmp_path: 
 
 def test_no_network(server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with serve() as gone:
-        pass  # an address that nobody listens at
+        pass  # no server listens at this address any more
     monkeypatch.setattr(releases, "OPENAI_ADDRESS", gone.address)
     monkeypatch.setenv("HF_ENDPOINT", gone.address)
     with pytest.raises(FileNotFoundError) as raised:

@@ -219,10 +219,15 @@ def test_collect_env_info() -> None:
     assert f"PyTorch: {torch.__version__}" in info and "Python: " in info and "Pillow" in info
 
 
-def test_layers_and_rates() -> None:
+@pytest.fixture
+def model() -> nn.Sequential:
     model = nn.Sequential()
     model.add_module("body", nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)))
     model.add_module("head", nn.Linear(4, 2))
+    return model
+
+
+def test_open_layers(model) -> None:
     utils.open_specified_layers(model, "head")
     assert [p.requires_grad for p in model.parameters()] == [False] * 4 + [True] * 2
     assert not model.body.training and model.head.training
@@ -230,24 +235,42 @@ def test_layers_and_rates() -> None:
         utils.open_specified_layers(model, ["heads"])
     utils.open_all_layers(model)
     assert all(p.requires_grad for p in model.parameters()) and model.body.training
+
+
+def test_set_bn_to_eval(model) -> None:
     model.apply(utils.set_bn_to_eval)
     assert not model.body[1].training and model.body[0].training
+
+
+def test_count_num_param(model) -> None:
     assert utils.count_num_param(model) == 4 * 27 + 4 + 8 + 10
     assert utils.count_num_param(params=model.head.parameters()) == 10
     assert utils.count_num_param(params=[{"params": list(model.head.parameters())}]) == 10
     with pytest.raises(ValueError, match="needs a model or parameters"):
         utils.count_num_param()
-    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
-    for options, expected in (
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
         ({"epoch": 45}, 0.01),
         ({"epoch": 5, "stepsize": [3, 6]}, 0.1),
         ({"epoch": 25, "linear_decay": True, "final_lr": 0.2}, 0.8),
-    ):
-        utils.adjust_learning_rate(optimizer, 1.0, **options)
-        assert optimizer.param_groups[0]["lr"] == pytest.approx(expected)
-    for init_type in ("normal", "xavier", "kaiming", "orthogonal"):
-        utils.init_network_weights(model, init_type)
-        assert not model.head.bias.any() and model.head.weight.any()
+    ],
+)
+def test_adjust_learning_rate(model, options, expected) -> None:
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    utils.adjust_learning_rate(optimizer, 1.0, **options)
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("init_type", ["normal", "xavier", "kaiming", "orthogonal"])
+def test_init_network_weights(model, init_type) -> None:
+    utils.init_network_weights(model, init_type)
+    assert not model.head.bias.any() and model.head.weight.any()
+
+
+def test_init_network_weights_of_an_unknown_type(model) -> None:
     with pytest.raises(ValueError, match="init_type 'none'"):
         utils.init_network_weights(model, "none")
 

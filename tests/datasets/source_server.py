@@ -1,4 +1,4 @@
-"""Archives of miniatures, and a dataset's sources at a local server."""
+"""Archives of miniature datasets, and a dataset's sources on a local server."""
 
 import hashlib
 import io
@@ -10,7 +10,7 @@ from tests.file_server import FileServer
 
 
 def tar(folder: Path, inside: str = "") -> bytes:
-    """A .tar.gz of the folder's content, below `inside`."""
+    """Return a .tar.gz of the folder's content, below `inside`."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
         for path in sorted(path for path in folder.rglob("*") if path.is_file()):
@@ -29,7 +29,7 @@ def plain_tar(files: dict[str, bytes]) -> bytes:
 
 
 def use_sources(monkeypatch, dataset, server: FileServer) -> None:
-    """The dataset's own sources, at the server; checksums are those of the server's files now."""
+    """Point the dataset's sources to the server, with the checksums of its files."""
 
     def here(source):
         content = server.files.get(f"/{source.file}", b"")

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from dassl.modeling.head.build import HEAD_REGISTRY
-from dassl.utils.tools import check_availability
+from dassl.utils.names import check_availability
 
 __all__ = ["MLP", "mlp"]
 
