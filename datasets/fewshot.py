@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from yacs.config import CfgNode
 
+from dassl.config import setting
 from dassl.data.datasets import DatasetBase, Datum
 from dassl.utils import check_availability
 from datasets.sources import Source
@@ -206,7 +207,7 @@ class ClipDataset(DatasetBase):
             remedy = f"unpack them again (python -m datasets prepare {name})" if self.sources else "restore them"
             check_files_exist([item.impath for items in split for item in items], name, remedy)
             split = few_shot(split, cfg.DATASET.NUM_SHOTS, cfg.SEED)
-        split = subsample_classes(split, cfg.DATASET.SUBSAMPLE_CLASSES)
+        split = subsample_classes(split, setting(cfg, "DATASET.SUBSAMPLE_CLASSES"))
         super().__init__(train_x=split.train, val=split.val, test=split.test)
 
     def _check_number_of_classes(self, split: Split) -> None:

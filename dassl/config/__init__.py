@@ -2,10 +2,10 @@
 
 from yacs.config import CfgNode
 
-from dassl.config.defaults import default_tree
+from dassl.config.defaults import default_tree, setting
 from dassl.config.merge import config_name, flatten, merge_file, merge_options
 
-__all__ = ["clean_cfg", "config_name", "flatten", "get_cfg_default", "merge_file", "merge_options"]
+__all__ = ["clean_cfg", "config_name", "flatten", "get_cfg_default", "merge_file", "merge_options", "setting"]
 
 
 def get_cfg_default() -> CfgNode:

@@ -1,8 +1,27 @@
 """Every configuration key that is not a trainer's own, with its default and its meaning."""
 
+from functools import reduce
+from operator import getitem
+from typing import Any
+
 from yacs.config import CfgNode as CN
 
-__all__ = ["default_tree"]
+__all__ = ["default_tree", "setting"]
+
+
+def setting(cfg: CN, key: str) -> Any:
+    """The value at a dotted key such as "DATASET.ON_BAD_IMAGE", or its default where ``cfg`` has no such key.
+
+    For keys that upstream Dassl does not have: a repository may use a configuration tree of its own without them.
+
+    Raises:
+        KeyError: neither ``cfg`` nor ``default_tree()`` has the key.
+    """
+    path = key.split(".")
+    try:
+        return reduce(getitem, path, cfg)
+    except KeyError:
+        return reduce(getitem, path, default_tree())
 
 
 def default_tree() -> CN:

@@ -10,6 +10,7 @@ from tabulate import tabulate
 from torch.utils.data import Dataset as TorchDataset
 from yacs.config import CfgNode
 
+from dassl.config import setting
 from dassl.utils import check_availability, read_image
 
 from .datasets import DatasetBase, Datum, build_dataset
@@ -50,12 +51,13 @@ def build_data_loader(
         raise ValueError(
             f"The dataset {cfg.DATASET.NAME} has no items for this loader: check DATASET.ROOT and its split"
         )
-    check_availability(cfg.DATASET.ON_BAD_IMAGE, ["error", "skip"], "DATASET.ON_BAD_IMAGE")
+    on_bad_image = setting(cfg, "DATASET.ON_BAD_IMAGE")
+    check_availability(on_bad_image, ["error", "skip"], "DATASET.ON_BAD_IMAGE")
     wrapper = dataset_wrapper or DatasetWrapper
     dataset = wrapper(cfg, data_source, transform=tfm, is_train=is_train)
     num_workers = cfg.DATALOADER.NUM_WORKERS
     return Loader(
-        LoadedItems(dataset, is_train, skip_bad=cfg.DATASET.ON_BAD_IMAGE == "skip"),
+        LoadedItems(dataset, is_train, skip_bad=on_bad_image == "skip"),
         batch_size=batch_size,
         sampler=build_sampler(
             sampler_type, cfg=cfg, data_source=data_source, batch_size=batch_size, n_domain=n_domain, n_ins=n_ins
@@ -185,8 +187,9 @@ class DatasetWrapper(TorchDataset):
             steps.append(T.Normalize(mean=cfg.INPUT.PIXEL_MEAN, std=cfg.INPUT.PIXEL_STD))
         self.to_tensor = T.Compose(steps)
         self._cache: ImageCache | None = None
-        if is_train and cfg.DATASET.NUM_SHOTS >= 1 and cfg.DATALOADER.CACHE_MB > 0:
-            self._cache = ImageCache(len(data_source), cfg.DATALOADER.CACHE_MB * 2**20, cfg.DATALOADER.NUM_WORKERS)
+        cache_mb = setting(cfg, "DATALOADER.CACHE_MB")
+        if is_train and cfg.DATASET.NUM_SHOTS >= 1 and cache_mb > 0:
+            self._cache = ImageCache(len(data_source), cache_mb * 2**20, cfg.DATALOADER.NUM_WORKERS)
 
     def __len__(self) -> int:
         return len(self.data_source)

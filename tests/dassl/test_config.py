@@ -3,8 +3,9 @@
 import json
 
 import pytest
+from yacs.config import CfgNode
 
-from dassl.config import clean_cfg, config_name, get_cfg_default, merge_file, merge_options
+from dassl.config import clean_cfg, config_name, get_cfg_default, merge_file, merge_options, setting
 from dassl.config.merge import flatten
 from tests.paths import PUBLISHED, needs_published
 
@@ -168,3 +169,14 @@ def test_name_of_the_trainers_file(cfg, tmp_path) -> None:
 def test_clean_cfg_keeps_one_trainer(cfg) -> None:
     clean_cfg(cfg, "FixMatch")
     assert set(cfg.TRAINER) == {"NAME", "FIXMATCH"}
+
+
+def test_setting_is_the_trees_value_or_the_default() -> None:
+    tree = CfgNode({"DATASET": {"NUM_SHOTS": 4, "ON_BAD_IMAGE": "skip"}})
+    assert setting(tree, "DATASET.NUM_SHOTS") == 4
+    assert setting(tree, "DATASET.ON_BAD_IMAGE") == "skip"
+    assert setting(tree, "DATASET.SUBSAMPLE_CLASSES") == "all"
+    assert setting(tree, "DATALOADER.CACHE_MB") == 2048
+    assert setting(tree, "PROTOCOL") == ""
+    with pytest.raises(KeyError, match="ON_BAD_IMAGES"):
+        setting(tree, "DATASET.ON_BAD_IMAGES")
