@@ -1,11 +1,11 @@
-"""TrainerBase: models by name, their checkpoints, and the loop over epochs."""
+"""TrainerBase: registered models, their checkpoints, optimizer steps, and the hooks of a run."""
 
 import math
 import reprlib
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -15,17 +15,28 @@ from dassl.engine.state import Fingerprint, changed_tensors, frozen_fingerprints
 from dassl.utils.tools import check_availability, tolist_if_not
 from dassl.utils.torchtools import load_checkpoint, save_checkpoint, without_module_prefix
 
-__all__ = ["TrainerBase"]
+__all__ = ["RegisteredModel", "TrainerBase"]
+
+
+class RegisteredModel(NamedTuple):
+    """What :meth:`TrainerBase.register_model` was given, and the fingerprints of the parameters frozen at that time."""
+
+    name: str
+    model: nn.Module
+    optim: Any
+    sched: Any
+    frozen: dict[str, Fingerprint]
 
 
 class TrainerBase:
-    """What any trainer does, whatever its data.
+    """What any trainer does, whatever its data. docs/ENGINE.md lists the hooks in the order in which they run.
 
-    A checkpoint of a registered model holds its buffers, its trained parameters, and those frozen ones that have
-    changed since it was registered; the rest is the pretrained model, which is loaded anyway.
+    A checkpoint of a registered model holds its buffers, its learned parameters, and the frozen parameters that have
+    changed since it was registered; everything else belongs to the pretrained model, which is loaded anyway.
     """
 
-    #: Last parts of the names of state-dict entries that ``load_model`` ignores in a file and keeps as they are
+    #: State-dict entries that are computed from the data at hand, such as embeddings of the class names, by the last
+    #: part of their names: ``load_model`` ignores them in a file and leaves the model's own unchanged.
     not_loaded: tuple[str, ...] = ()
     start_epoch: int
     epoch: int
@@ -38,13 +49,12 @@ class TrainerBase:
         self._frozen: dict[str, dict[str, Fingerprint]] = {}
         self._writer: SummaryWriter | None = None
         self.loaded_epoch: int | None = None
-        self._in_epochs = False
         self._anomalies = 0
 
     def register_model(self, name: str = "model", model: Any = None, optim: Any = None, sched: Any = None) -> None:
-        """Put a model (with the optimizer and scheduler that train it) under the engine's care.
+        """Have a model saved, loaded, resumed and stepped, with the optimizer and scheduler that train it.
 
-        Call it when the pretrained weights are loaded and what is frozen is frozen.
+        Call it after the pretrained weights are loaded and the frozen parameters have ``requires_grad=False``.
         """
         if "_models" not in self.__dict__:
             raise AttributeError("Call super().__init__() before register_model()")
@@ -55,8 +65,15 @@ class TrainerBase:
         self._scheds[name] = sched
         self._frozen[name] = frozen_fingerprints(model) if isinstance(model, nn.Module) else {}
 
+    def registered_models(self) -> list[RegisteredModel]:
+        """Everything that was registered, in order."""
+        return [
+            RegisteredModel(name, model, self._optims.get(name), self._scheds.get(name), self._frozen.get(name, {}))
+            for name, model in self._models.items()
+        ]
+
     def get_model_names(self, names: str | list[str] | None = None) -> list[str]:
-        """``names`` as a list, checked; all registered names without it."""
+        """``names`` as a list, checked; by default all registered names."""
         if names is None:
             return list(self._models)
         names = tolist_if_not(names)
@@ -68,32 +85,34 @@ class TrainerBase:
         self, epoch: int, directory: str, is_best: bool = False, val_result: float | None = None, model_name: str = ""
     ) -> None:
         """Write ``<directory>/<name>/model.pth.tar-<epoch + 1>`` (or ``model_name``) for every registered model."""
-        for name in self.get_model_names():
+        for name, model, _, _, frozen in self.registered_models():
             state = {
-                "state_dict": changed_tensors(self._models[name], self._frozen[name]),
+                "state_dict": changed_tensors(model, frozen),
                 "epoch": epoch + 1,
                 "belongs_to": self.belongs_to(),
-                "optimizer": None,  # these files are weights to publish; resuming has a file of its own
+                "optimizer": None,  # these files are weights to publish; the resume file is separate
                 "scheduler": None,
                 "val_result": val_result,
             }
             save_checkpoint(state, Path(directory) / name, is_best=is_best, model_name=model_name)
 
     def resume_model_if_exist(self, directory: str) -> int:
-        """Go on from the state in ``directory`` if there is one; returns the epoch to start from."""
+        """Resume from the state in ``directory`` if there is one; returns the epoch to start from."""
         return 0
 
     def load_model(self, directory: str, epoch: int | None = None) -> None:
-        """Load every registered model from ``directory``: that of ``epoch``, or else the best, or else the last saved.
+        """Load every registered model from ``directory``: of ``epoch``, or else the best, or else the last saved.
 
         Raises:
-            FileNotFoundError: no such file; what lies beside it is named.
-            ValueError: names or shapes do not fit.
+            FileNotFoundError: no such file; the other files in its folder are listed.
+            ValueError: names or shapes do not fit, or :meth:`belongs_to` differs.
         """
         if not directory:
             print("Note that load_model() is skipped as no pretrained model is given")
             return
-        for name in self.get_model_names():
+        if not self._models:
+            print(f"Nothing to load from {directory}: {type(self).__name__} has no registered model")
+        for name in self._models:
             path = _checkpoint_path(Path(directory) / name, epoch)
             checkpoint = load_checkpoint(path)
             self._check_belonging(checkpoint.get("belongs_to") or {}, str(path))
@@ -102,7 +121,7 @@ class TrainerBase:
             print(f"Load {path} to {name} (epoch={self.loaded_epoch}, val_result={checkpoint.get('val_result')})")
 
     def belongs_to(self) -> dict[str, Any]:
-        """Plain values that a checkpoint's weights are of no use without; ``load_model`` compares them."""
+        """Plain values that a checkpoint's weights depend on, such as the backbone; ``load_model`` compares them."""
         return {}
 
     def _check_belonging(self, saved: Mapping[str, Any], path: str) -> None:
@@ -112,13 +131,14 @@ class TrainerBase:
             if saved.get(key, own) != own
         ]
         if lines:
-            raise ValueError("\n".join([f"{path} was trained with something else:", *lines, "Give the same here."]))
+            raise ValueError("\n".join([f"{path} does not match this run:", *lines, "Use the same settings."]))
 
     def load_weights(self, name: str, state_dict: Mapping[str, Any], source: str) -> None:
         """Load a state dict into one registered model.
 
         Raises:
-            ValueError: anything but frozen parameters and ``not_loaded`` is absent, or names or shapes do not fit.
+            ValueError: something other than frozen parameters and ``not_loaded`` is missing, or names or shapes do
+                not fit.
         """
         model = self._models[name]
         own = {key for key in model.state_dict() if key.rpartition(".")[-1] in self.not_loaded}
@@ -130,7 +150,7 @@ class TrainerBase:
         load_tensors(model, state, own | self._frozen[name].keys(), source)
 
     def set_model_mode(self, mode: str = "train", names: str | list[str] | None = None) -> None:
-        """Put models into ``train`` mode, or into that of ``test`` or ``eval``."""
+        """Put models into training mode (``train``) or evaluation mode (``test``, ``eval``)."""
         check_availability(mode, ["train", "test", "eval"])
         for name in self.get_model_names(names):
             self._models[name].train(mode == "train")
@@ -147,9 +167,9 @@ class TrainerBase:
             raise FloatingPointError(self._anomaly_message(float(loss.detach().flatten()[0])))
 
     def check_losses(self, losses: Mapping[str, Any] | None) -> None:
-        """The same for what a training step reported, for trainers that run their own backward pass.
+        """Raise FloatingPointError if a reported loss is not finite, for trainers with a backward pass of their own.
 
-        With a gradient scaler, which skips steps that overflow, only ten such steps in a row are an error.
+        With a gradient scaler, which skips steps that overflow, it takes ten such steps in a row.
         """
         bad = [float(value) for name, value in (losses or {}).items() if "loss" in name and not math.isfinite(value)]
         self._anomalies = self._anomalies + 1 if bad else 0
@@ -162,11 +182,11 @@ class TrainerBase:
         rate = f" at learning rate {rates[0]:.3g}" if rates else ""
         return (
             f"Loss is infinite or NaN! ({value} in {where}{rate}.) Lower OPTIM.LR, try PREC fp32, or look for"
-            " broken images; the last checkpoint is from before"
+            " broken images; the last checkpoint was saved before this"
         )
 
     def init_writer(self, log_dir: str | Path, purge_step: int | None = None) -> None:
-        """Write scalars to TensorBoard files in ``log_dir``; what is there from ``purge_step`` on no longer counts."""
+        """Write scalars to TensorBoard files in ``log_dir``; earlier points from ``purge_step`` on are discarded."""
         if self._writer is None:
             print(f"Initialize tensorboard (log_dir={log_dir})")
             self._writer = SummaryWriter(log_dir=str(log_dir), purge_step=purge_step)
@@ -177,31 +197,32 @@ class TrainerBase:
             self._writer = None
 
     def write_scalar(self, tag: str, scalar_value: float, global_step: int | None = None) -> None:
-        """A point of a TensorBoard curve; nothing without a writer (as in a run that only tests)."""
+        """Add a point to a TensorBoard curve; without a writer (as in a run that only tests) do nothing."""
         if self._writer is not None:
             self._writer.add_scalar(tag, scalar_value, global_step)
 
     def train(self, start_epoch: int, max_epoch: int) -> None:
-        """The loop over epochs with its hooks."""
+        """Run the hooks of a training."""
         self.start_epoch = start_epoch
         self.max_epoch = max_epoch
-        self.begin_run()
         self.before_train()
-        self._in_epochs = True
+        if self.start_epoch == 0:
+            self.fit()
         for self.epoch in range(self.start_epoch, self.max_epoch):  # noqa: B020
-            self.begin_epoch()
             self.before_epoch()
             self.run_epoch()
             self.after_epoch()
-            self.finish_epoch()
-        self._in_epochs = False
         self.after_train()
 
     def before_train(self) -> None:
         pass
 
-    def after_train(self) -> None:
-        pass
+    def fit(self) -> None:
+        """Hook: compute what needs no gradient steps (a closed form, a cache, initial statistics); default nothing.
+
+        Called once before the first epoch, not when a run is resumed. A trainer with nothing else to do sets
+        ``self.max_epoch = 0`` in ``build_model``.
+        """
 
     def before_epoch(self) -> None:
         pass
@@ -209,23 +230,17 @@ class TrainerBase:
     def after_epoch(self) -> None:
         pass
 
-    def begin_run(self) -> None:
-        """The engine's own bookkeeping, which no overridden hook leaves out: before everything else."""
-
-    def begin_epoch(self) -> None:
-        """The same at an epoch's start."""
-
-    def finish_epoch(self) -> None:
-        """The same at an epoch's end."""
+    def after_train(self) -> None:
+        pass
 
     def run_epoch(self) -> None:
         raise NotImplementedError
 
-    def test(self) -> Any:
+    def test(self, split: str | None = None, **kwargs: Any) -> Any:
         raise NotImplementedError
 
     def final_test(self) -> Any:
-        """The test that a run ends with."""
+        """Run the test that ends a run."""
         return self.test()
 
     def parse_batch_train(self, batch: Any) -> Any:

@@ -1,4 +1,4 @@
-"""One epoch: over labelled data (TrainerX), or over labelled and unlabelled data side by side (TrainerXU)."""
+"""TrainerX and TrainerXU: an epoch over labelled data, or over labelled and unlabelled data together."""
 
 import time
 from collections.abc import Iterable, Iterator
@@ -13,68 +13,65 @@ from dassl.utils.tools import check_availability
 __all__ = ["TrainerX", "TrainerXU"]
 
 
-class _EpochLoop(SimpleTrainer):
-    """Runs training steps with their meters, printed lines and curves."""
+def run_steps(trainer: SimpleTrainer, batches: Iterable[tuple[Any, ...]], num_batches: int) -> None:
+    """One epoch of training steps, with printed lines, TensorBoard curves and averages for the run's record.
 
-    def _run_steps(self, batches: Iterable[tuple[Any, ...]], num_batches: int) -> None:
-        """An epoch of ``num_batches`` steps; each takes a tuple of one batch from every loader."""
-        if num_batches == 0:
-            raise ValueError(
-                f"The training data of {self.cfg.DATASET.NAME or 'the dataset'} make no batch: are there any images"
-                " (DATASET.ROOT, DATASET.NUM_SHOTS, DATASET.SUBSAMPLE_CLASSES)?"
-            )
-        self.set_model_mode("train")
-        self.num_batches = num_batches
-        losses = MetricMeter()
-        batch_time = AverageMeter()
-        data_time = AverageMeter()
-        end = time.time()
-        bar = progress(batches, f"epoch {self.epoch + 1}/{self.max_epoch}", num_batches)
-        for self.batch_idx, parts in enumerate(bar):
-            data_time.update(time.time() - end)
-            lr = self.get_current_lr()
-            loss_summary = self.forward_backward(*parts)
-            self.check_losses(loss_summary)
-            losses.update(loss_summary)
-            batch_time.update(time.time() - end)
-            step = self.batch_idx + 1
-            freq = self.cfg.TRAIN.PRINT_FREQ
-            if step % freq == 0 or num_batches < freq:
-                self._print_step(step, batch_time, data_time, losses, lr)
-            n_iter = self.epoch * num_batches + self.batch_idx
-            for name, meter in losses.meters.items():
-                self.write_scalar(f"train/{name}", meter.avg, n_iter)
-            self.write_scalar("train/lr", lr, n_iter)
-            self._epoch_lr = lr
-            self._epoch_images += sum(len(batch["img"]) for batch in parts)
-            end = time.time()
-        self._epoch_losses = {name: meter.avg for name, meter in losses.meters.items()}
-
-    def _print_step(
-        self, step: int, batch_time: AverageMeter, data_time: AverageMeter, losses: MetricMeter, lr: float
-    ) -> None:
-        steps_left = self.num_batches - step + (self.max_epoch - self.epoch - 1) * self.num_batches
-        eta = timedelta(seconds=int(batch_time.avg * steps_left))
-        say(
-            f"epoch [{self.epoch + 1}/{self.max_epoch}] batch [{step}/{self.num_batches}]"
-            f" time {batch_time.val:.3f} ({batch_time.avg:.3f}) data {data_time.val:.3f} ({data_time.avg:.3f})"
-            f" {losses} lr {lr:.4e} eta {eta}"
+    Args:
+        batches: for every step a tuple of one batch from each loader.
+    """
+    if num_batches == 0:
+        raise ValueError(
+            f"The training data of {trainer.cfg.DATASET.NAME or 'the dataset'} make no batch: are there any images"
+            " (DATASET.ROOT, DATASET.NUM_SHOTS, DATASET.SUBSAMPLE_CLASSES)?"
         )
+    trainer.set_model_mode("train")
+    trainer.num_batches = num_batches
+    record = trainer.run_record
+    losses = MetricMeter()
+    batch_time = AverageMeter()
+    data_time = AverageMeter()
+    end = time.time()
+    bar = progress(batches, f"epoch {trainer.epoch + 1}/{trainer.max_epoch}", num_batches)
+    for trainer.batch_idx, parts in enumerate(bar):
+        data_time.update(time.time() - end)
+        lr = trainer.get_current_lr()
+        loss_summary = trainer.forward_backward(*parts)
+        trainer.check_losses(loss_summary)
+        losses.update(loss_summary)
+        batch_time.update(time.time() - end)
+        step = trainer.batch_idx + 1
+        freq = trainer.cfg.TRAIN.PRINT_FREQ
+        if step % freq == 0 or num_batches < freq:
+            steps_left = num_batches - step + (trainer.max_epoch - trainer.epoch - 1) * num_batches
+            eta = timedelta(seconds=int(batch_time.avg * steps_left))
+            say(
+                f"epoch [{trainer.epoch + 1}/{trainer.max_epoch}] batch [{step}/{num_batches}]"
+                f" time {batch_time.val:.3f} ({batch_time.avg:.3f}) data {data_time.val:.3f} ({data_time.avg:.3f})"
+                f" {losses} lr {lr:.4e} eta {eta}"
+            )
+        n_iter = trainer.epoch * num_batches + trainer.batch_idx
+        for name, meter in losses.meters.items():
+            trainer.write_scalar(f"train/{name}", meter.avg, n_iter)
+        trainer.write_scalar("train/lr", lr, n_iter)
+        record.lr = lr
+        record.images += sum(len(batch["img"]) for batch in parts)
+        end = time.time()
+    record.losses = {name: meter.avg for name, meter in losses.meters.items()}
 
 
-class TrainerX(_EpochLoop):
+class TrainerX(SimpleTrainer):
     """Trains on labelled data."""
 
     def run_epoch(self) -> None:
-        self._run_steps(((batch,) for batch in self.train_loader_x), len(self.train_loader_x))
+        run_steps(self, ((batch,) for batch in self.train_loader_x), len(self.train_loader_x))
 
     def parse_batch_train(self, batch: dict[str, Any]) -> Any:
         """Images, labels and domains on the device."""
         return tuple(batch[key].to(self.device) for key in ("img", "label", "domain"))
 
 
-class TrainerXU(_EpochLoop):
-    """Trains on a labelled and an unlabelled batch at a time; ``forward_backward`` takes (batch_x, batch_u)."""
+class TrainerXU(SimpleTrainer):
+    """Trains on a labelled and an unlabelled batch per step; ``forward_backward`` takes (batch_x, batch_u)."""
 
     def run_epoch(self) -> None:
         sizes = {"train_x": len(self.train_loader_x), "train_u": len(self.train_loader_u)}
@@ -82,7 +79,7 @@ class TrainerXU(_EpochLoop):
         check_availability(self.cfg.TRAIN.COUNT_ITER, sizes, "TRAIN.COUNT_ITER")
         num_batches = sizes[self.cfg.TRAIN.COUNT_ITER]
         pairs = zip(range(num_batches), _endless(self.train_loader_x), _endless(self.train_loader_u), strict=False)
-        self._run_steps(((x, u) for _, x, u in pairs), num_batches)
+        run_steps(self, ((x, u) for _, x, u in pairs), num_batches)
 
     def forward_backward(self, batch_x: Any, batch_u: Any = None) -> dict[str, Any]:  # type: ignore[override]
         raise NotImplementedError

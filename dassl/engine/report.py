@@ -1,24 +1,22 @@
-"""What a run leaves beside its checkpoints: results.json and history.jsonl."""
+"""The content of results.json."""
 
-import json
 import platform
 import sys
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from dassl.config import config_name
-from dassl.utils.tools import atomic_write
+from dassl.config import config_name, setting
+from dassl.engine.record import RunRecord
 
-__all__ = ["collect_results", "peak_memory_bytes", "write_history"]
+__all__ = ["collect_results", "peak_memory_bytes"]
 
 
 def peak_memory_bytes(device: torch.device) -> int:
-    """The most memory this process has held: allocated on the GPU, or resident on a CPU."""
+    """The peak memory of this process: allocated on the GPU, or resident on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     try:
@@ -29,42 +27,49 @@ def peak_memory_bytes(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def write_history(path: str | Path, history: Sequence[Mapping[str, Any]]) -> None:
-    """One JSON line an epoch. The whole file is written anew, so that a resumed run repeats no line."""
-    with atomic_write(path, "w") as file:
-        for row in history:
-            file.write(json.dumps(row) + "\n")
-
-
-def collect_results(trainer: Any) -> dict[str, Any]:
-    """The content of results.json from a trainer that has been tested.
+def collect_results(
+    cfg: Any,
+    record: RunRecord,
+    modules: Iterable[Any],
+    device: torch.device,
+    *,
+    epoch: int | None,
+    precision: str | None,
+    evaluation: dict[str, Any] | None,
+) -> dict[str, Any]:
+    """The content of results.json after a test.
 
     Accuracy and macro F1 are percentages in full precision, None without a test; times are in seconds.
+
+    Args:
+        modules: all models of the run; they may share parameters.
+        epoch: the epoch whose weights were tested, None if nothing was trained.
+        precision: what the model computed in; by default what the trainer's config node asks for.
+        evaluation: the evaluator's report, if it makes one.
     """
-    cfg = trainer.cfg
-    report = getattr(trainer.evaluator, "report", None) or {}
-    accuracy = trainer._last_result
+    evaluation = evaluation or {}
+    node = cfg.TRAINER.get(cfg.TRAINER.NAME.upper(), {})
     return {
-        "protocol": cfg.PROTOCOL or _protocol(cfg),
+        "protocol": setting(cfg, "PROTOCOL") or _protocol(cfg),
         "dataset": cfg.DATASET.NAME,
-        "classes": cfg.DATASET.SUBSAMPLE_CLASSES,
-        "split": trainer._last_split,
+        "classes": setting(cfg, "DATASET.SUBSAMPLE_CLASSES"),
+        "split": record.split,
         "trainer": cfg.TRAINER.NAME,
         "config": config_name(cfg),
         "backbone": cfg.MODEL.BACKBONE.NAME,
         "seed": cfg.SEED,
         "shots": cfg.DATASET.NUM_SHOTS,
-        "precision": _precision(trainer),
-        "epoch": _tested_epoch(trainer),
-        "correct": report.get("correct"),
-        "total": report.get("total"),
-        "accuracy": None if accuracy is None else float(accuracy),
-        "macro_f1": report.get("macro_f1"),
-        **({"per_class": report["per_class"]} if "per_class" in report else {}),
-        **_count_parameters(trainer),
-        "seconds": {"train": sum(row["seconds"] for row in trainer.history), "test": trainer._test_seconds},
-        "peak_memory_bytes": peak_memory_bytes(trainer.device),
-        "device": _device_name(trainer.device),
+        "precision": precision or node.get("PREC"),
+        "epoch": epoch,
+        "correct": evaluation.get("correct"),
+        "total": evaluation.get("total"),
+        "accuracy": None if record.result is None else float(record.result),
+        "macro_f1": evaluation.get("macro_f1"),
+        **({"per_class": evaluation["per_class"]} if "per_class" in evaluation else {}),
+        **_count_parameters(modules),
+        "seconds": {"train": record.train_seconds, "test": record.test_seconds},
+        "peak_memory_bytes": peak_memory_bytes(device),
+        "device": _device_name(device),
         "versions": {
             "python": platform.python_version(),
             "torch": torch.__version__,
@@ -74,30 +79,14 @@ def collect_results(trainer: Any) -> dict[str, Any]:
     }
 
 
-def _tested_epoch(trainer: Any) -> int | None:
-    """The epoch of a loaded checkpoint (the best one of a training), else the last epoch trained here."""
-    if trainer.loaded_epoch is not None:
-        return trainer.loaded_epoch
-    if trainer.history:
-        return trainer.history[-1]["epoch"]
-    return trainer.epoch + 1 if hasattr(trainer, "time_start") else None  # trained by a loop of its own, or not
-
-
-def _precision(trainer: Any) -> str | None:
-    """What the towers computed in, where the trainer tells; else what its config node asks for."""
-    computed = getattr(getattr(trainer, "precision", None), "name", None)
-    return computed or trainer.cfg.TRAINER.get(trainer.cfg.TRAINER.NAME.upper(), {}).get("PREC")
-
-
 def _protocol(cfg: Any) -> str:
-    if cfg.DATASET.SUBSAMPLE_CLASSES in ("base", "new"):
+    if setting(cfg, "DATASET.SUBSAMPLE_CLASSES") in ("base", "new"):
         return "base2new"
     return "few_shot" if cfg.DATASET.NUM_SHOTS > 0 else "all_classes"
 
 
-def _count_parameters(trainer: Any) -> dict[str, int]:
-    """Scalars learned and in all, of the registered models and of ``trainer.model``, each parameter once."""
-    modules = [*trainer._models.values(), getattr(trainer, "model", None)]
+def _count_parameters(modules: Iterable[Any]) -> dict[str, int]:
+    """Numbers of learned and of all scalars, each parameter counted once."""
     parameters = {id(p): p for module in modules if isinstance(module, nn.Module) for p in module.parameters()}
     return {
         "learned_parameters": sum(p.numel() for p in parameters.values() if p.requires_grad),

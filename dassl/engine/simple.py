@@ -1,23 +1,24 @@
-"""SimpleTrainer: data, model, optimizer and evaluator from a configuration; training with test, resume and records."""
+"""SimpleTrainer: a run from a configuration: data, model, training that can be resumed, test, results."""
 
+import inspect
 import time
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock
 
 from dassl.data import DataManager
+from dassl.engine.attributes import MethodAttributes
 from dassl.engine.base import TrainerBase
-from dassl.engine.report import collect_results, write_history
-from dassl.engine.resume import RESUME_FILE, Extras, copy_models, find_resume, restore, save_resume
+from dassl.engine.record import RunRecord
+from dassl.engine.report import collect_results
+from dassl.engine.resume import RESUME_FILE, copy_models, find_resume, restore, save_resume
 from dassl.engine.simple_net import SimpleNet
 from dassl.evaluation import build_evaluator
 from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils.progress import progress
-from dassl.utils.results import write_results
-from dassl.utils.tools import atomic_write, check_availability, lock_folder, remove_temporaries
+from dassl.utils.tools import check_availability
 from dassl.utils.torchtools import count_num_param, load_pretrained_weights
 
 __all__ = ["SimpleTrainer"]
@@ -30,34 +31,37 @@ class SimpleTrainer(TrainerBase):
         cfg, device, dm: configuration, the one device, the data manager.
         train_loader_x, train_loader_u, val_loader, test_loader: data; u and val may be None.
         num_classes, num_source_domains, lab2cname: of the dataset.
-        history: one dict an epoch, as in history.jsonl.
+        epoch, batch_idx, num_batches: the current epoch and batch, counted from 0, and batches per epoch.
+        run_record: what the run has measured.
     """
 
-    train_loader_x: Any
-    train_loader_u: Any
-    val_loader: Any
-    test_loader: Any
     model: Any
     optim: Any
     sched: Any
 
     def __init__(self, cfg: Any) -> None:
+        of_subclass = set(vars(self))
         super().__init__()
         self.cfg = cfg
-        self.check_cfg(cfg)
         self.device = torch.device("cuda" if torch.cuda.is_available() and cfg.USE_CUDA else "cpu")
-        self.start_epoch = self.epoch = 0
-        self.max_epoch = cfg.OPTIM.MAX_EPOCH
-        self.output_dir = cfg.OUTPUT_DIR
-        self.history: list[dict[str, Any]] = []
-        self._last_result: float | None = None
-        self._last_split: str | None = None
-        self._test_seconds = 0.0
-        self._results_written = False
-        self._output_lock: FileLock | None = None
-        self._start_record()
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
+        self.output_dir = cfg.OUTPUT_DIR
+        self.start_epoch = self.epoch = self.batch_idx = self.num_batches = 0
+        self.max_epoch = cfg.OPTIM.MAX_EPOCH
+        self.time_start: float | None = None
+        self.run_record = RunRecord()
+        self.dm: Any = None
+        self.train_loader_x: Any = None
+        self.train_loader_u: Any = None
+        self.val_loader: Any = None
+        self.test_loader: Any = None
+        self.num_classes = self.num_source_domains = 0
+        self.lab2cname: dict[int, str] = {}
+        self.evaluator: Any = None
+        # Every attribute of the engine has been set by now: whatever else a trainer holds later is its method's
+        self._attributes = MethodAttributes(engine=vars(self).keys() - of_subclass)
+        self.check_cfg(cfg)
         check_availability(cfg.TEST.FINAL_MODEL, ["last_step", "best_val"], "TEST.FINAL_MODEL")
         check_availability(cfg.TEST.SPLIT, ["val", "test"], "TEST.SPLIT")
         if cfg.TRAIN.PRINT_FREQ < 1:
@@ -65,10 +69,23 @@ class SimpleTrainer(TrainerBase):
         self.build_data_loader()
         self.build_model()
         self.evaluator = build_evaluator(cfg, lab2cname=self.lab2cname)
-        self.best_result = -float("inf")
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """One dict per epoch, as in history.jsonl."""
+        return self.run_record.history
+
+    @property
+    def best_result(self) -> float:
+        """The highest validation result so far, minus infinity before the first."""
+        return self.run_record.best_result
+
+    @best_result.setter
+    def best_result(self, value: float) -> None:
+        self.run_record.best_result = value
 
     def check_cfg(self, cfg: Any) -> None:
-        """Raise an error if the configuration does not fit the method; here: anything goes."""
+        """Hook: raise an error if the configuration does not fit the method; default nothing."""
 
     def build_data_loader(self) -> None:
         """Make the data manager and take its loaders."""
@@ -96,32 +113,52 @@ class SimpleTrainer(TrainerBase):
         self.register_model("model", self.model, self.optim, self.sched)
 
     def train(self) -> None:  # type: ignore[override]
-        """Train from where the output folder's state left off, then test."""
-        super().train(self.start_epoch, self.max_epoch)
+        """Run the hooks of docs/ENGINE.md; what the engine does between them does not depend on overridden hooks."""
+        record = self.run_record
+        record.training = True
+        self.time_start = time.time()
+        self._attributes.mark(self)
+        self.before_train()
+        if self.start_epoch == 0:
+            self._fit()
+        for self.epoch in range(self.start_epoch, self.max_epoch):  # noqa: B020
+            self._claim_output()
+            record.start_epoch()
+            self.before_epoch()
+            self.run_epoch()
+            self.after_epoch()
+            record.end_epoch(self.epoch + 1)
+            if self.output_dir:
+                record.write_history(self.output_dir)
+                save_resume(self, self._attributes, Path(self.output_dir) / RESUME_FILE)
+        record.training = False
+        self.after_train()
+
+    def _fit(self) -> None:
+        """The hook ``fit``; without epochs its outcome is saved as epoch 0."""
+        self._claim_output()
+        start = time.perf_counter()
+        self.fit()
+        self.run_record.fit_seconds = time.perf_counter() - start
+        if self.max_epoch == 0 and self.output_dir:
+            self.save_model(-1, self.output_dir)
 
     def before_train(self) -> None:
-        """Resume if there is a state to, open the writer, start the clock."""
-        if self.cfg.TEST.FINAL_MODEL == "best_val":
+        """Resume if there is a state to resume from, open the TensorBoard writer, start the clock."""
+        if self.cfg.TEST.FINAL_MODEL == "best_val" and self.max_epoch > 0:
             self._check_best_val()
         self.loaded_epoch = None
         self.start_epoch = self.resume_model_if_exist(self.cfg.RESUME or self.output_dir)
-        self._own_output()
+        self._claim_output()
         if self.output_dir:
             resumed_at = self.start_epoch * len(self.train_loader_x) if self.start_epoch else None
             self.init_writer(Path(self.output_dir) / "tensorboard", purge_step=resumed_at)
         self.time_start = time.time()
-        self._in_epochs = True  # also of a trainer with a loop of its own: its validations are no results
+        self.run_record.training = True  # also where a trainer's own train() calls this hook
 
-    def _own_output(self) -> None:
-        """From here on the output folder is this run's. Until then, whatever is refused leaves it as it was."""
-        if not self.output_dir or self._output_lock is not None:
-            return
-        folder = Path(self.output_dir)
-        self._output_lock = lock_folder(folder)
-        remove_temporaries(folder)
-        with atomic_write(folder / "config.yaml", "w") as file:
-            file.write(self.cfg.dump())
-        (folder / "results.json").unlink(missing_ok=True)  # of a former run: not done any more
+    def _claim_output(self) -> None:
+        if self.output_dir:
+            self.run_record.claim(self.output_dir, self.cfg.dump())
 
     def _check_best_val(self) -> None:
         if self.val_loader is None:
@@ -131,10 +168,10 @@ class SimpleTrainer(TrainerBase):
             raise ValueError("TEST.FINAL_MODEL best_val keeps the best model in OUTPUT_DIR, which is empty")
 
     def resume_model_if_exist(self, directory: str) -> int:
-        """Restore the state in OUTPUT_DIR, or else that in ``directory``; returns the epoch to start from, 0 if none.
+        """Restore the state in OUTPUT_DIR, or else in ``directory``; returns the number of epochs done, 0 without one.
 
         Raises:
-            FileNotFoundError: ``directory`` was asked for and does not exist.
+            FileNotFoundError: cfg.RESUME does not exist.
             ValueError: the state does not belong to this configuration.
         """
         if self.cfg.RESUME and not Path(self.cfg.RESUME).is_dir():
@@ -143,43 +180,31 @@ class SimpleTrainer(TrainerBase):
         path = next((path for folder in folders if (path := find_resume(folder))), None)
         if path is None:
             return 0
-        start_epoch = restore(self, path)
+        start_epoch = restore(self, self._attributes, path)
         if self.output_dir:
             copy_models(self, path.parent, Path(self.output_dir))
         print(f"Resume from {path}: {start_epoch} of {self.max_epoch} epochs are done")
         return start_epoch
 
     def after_train(self) -> None:
-        """Test the last or the best model, and record the results."""
-        self._in_epochs = False
+        """Test the last or the best model, and write the results."""
+        self.run_record.training = False
         print("Finish training")
         if not self.cfg.TEST.NO_TEST:
-            if self.cfg.TEST.FINAL_MODEL == "best_val":
+            if self.max_epoch > 0 and self.cfg.TEST.FINAL_MODEL == "best_val":
                 print("Deploy the model with the best val performance")
                 self.load_model(self.output_dir)
-            else:
+            elif self.max_epoch > 0:
                 print("Deploy the last-epoch model")
             self.final_test()
         else:
             self.save_results()
-        print(f"Elapsed: {timedelta(seconds=round(time.time() - self.time_start))}")
+        if self.time_start is not None:
+            print(f"Elapsed: {timedelta(seconds=round(time.time() - self.time_start))}")
         self.close_writer()
 
-    def begin_run(self) -> None:
-        self._extras = Extras(self)
-
-    def begin_epoch(self) -> None:
-        self._own_output()
-        self._start_record()
-        self._epoch_start = time.perf_counter()
-
-    def _start_record(self) -> None:
-        self._epoch_losses: dict[str, float] = {}
-        self._epoch_lr: float | None = None
-        self._epoch_images = 0
-
     def after_epoch(self) -> None:
-        """Validate if the best model is wanted; save at the checkpoint frequency and at the end."""
+        """Validate if TEST.FINAL_MODEL is best_val; save at the checkpoint frequency and after the last epoch."""
         if not self.output_dir:
             return
         cfg = self.cfg
@@ -193,27 +218,12 @@ class SimpleTrainer(TrainerBase):
         if last_epoch or (frequency > 0 and (self.epoch + 1) % frequency == 0):
             self.save_model(self.epoch, self.output_dir)
 
-    def finish_epoch(self) -> None:
-        """Record the epoch and write the state to resume from."""
-        seconds = time.perf_counter() - self._epoch_start
-        self.history.append(
-            {
-                "epoch": self.epoch + 1,
-                "losses": self._epoch_losses,
-                "lr": self._epoch_lr,
-                "seconds": seconds,
-                "images_per_second": self._epoch_images / seconds,
-            }
-        )
-        if self.output_dir:
-            write_history(Path(self.output_dir) / "history.jsonl", self.history)
-            save_resume(self, Path(self.output_dir) / RESUME_FILE)
-
     @torch.no_grad()
-    def test(self, split: str | None = None) -> float:
+    def test(self, split: str | None = None, **kwargs: Any) -> float:
         """Evaluate on ``split`` (val, test; default TEST.SPLIT); returns the evaluator's first value, the accuracy.
 
-        Outside of training the results are written to results.json.
+        Outside of training the results are written to results.json. Other arguments, which trainers of Dassl's forks
+        pass, are ignored.
         """
         start = time.perf_counter()
         self.set_model_mode("eval")
@@ -231,32 +241,54 @@ class SimpleTrainer(TrainerBase):
         results = self.evaluator.evaluate()
         for name, value in results.items():
             self.write_scalar(f"{split}/{name}", value, self.epoch)
-        self._last_split = split
-        self._last_result = next(iter(results.values()))
-        self._test_seconds = time.perf_counter() - start
-        if not self._in_epochs:
+        record = self.run_record
+        record.split, record.result = split, next(iter(results.values()))
+        record.test_seconds = time.perf_counter() - start
+        if not record.training:
             self.save_results()
-        return self._last_result
+        return record.result
 
     def final_test(self) -> float:
         """:meth:`test`, also where a trainer overrides it, with its result in results.json."""
-        self._own_output()
-        self._results_written = False
+        record = self.run_record
+        self._claim_output()
+        record.results_written = False
         start = time.perf_counter()
-        result = self.test()
-        if not self._results_written:
-            self._last_split = self._last_split or self.cfg.TEST.SPLIT
-            self._last_result = result
-            self._test_seconds = time.perf_counter() - start
+        parameters = inspect.signature(self.test).parameters.values()
+        takes_split = any(p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD for p in parameters)
+        result = self.test(self.cfg.TEST.SPLIT) if takes_split else self.test()
+        if not record.results_written:
+            record.split = record.split or self.cfg.TEST.SPLIT
+            record.result = result
+            record.test_seconds = time.perf_counter() - start
             self.save_results()
         return result
 
     def save_results(self) -> None:
         """Write results.json of a finished run, if the run has an output folder."""
         if self.output_dir:
-            self._own_output()
-            write_results(Path(self.output_dir) / "results.json", collect_results(self))
-        self._results_written = True
+            self._claim_output()
+            results = collect_results(
+                self.cfg,
+                self.run_record,
+                [*self._models.values(), getattr(self, "model", None)],
+                self.device,
+                epoch=self._tested_epoch(),
+                precision=getattr(getattr(self, "precision", None), "name", None),
+                evaluation=getattr(self.evaluator, "report", None),
+            )
+            self.run_record.write_results(self.output_dir, results)
+        self.run_record.results_written = True
+
+    def _tested_epoch(self) -> int | None:
+        """The epoch of a loaded checkpoint (the best one of a training), else the last epoch trained here."""
+        if self.loaded_epoch is not None:
+            return self.loaded_epoch
+        if self.history:
+            return self.history[-1]["epoch"]
+        if self.time_start is None or not self._models:
+            return None  # nothing was trained
+        return min(self.epoch + 1, self.max_epoch)  # 0 after fit() alone; else trained by a train() of its own
 
     def model_inference(self, input: Any) -> Any:
         """Logits (B, K) of images (B, 3, H, W)."""

@@ -12,7 +12,7 @@ from typing import Any
 import sklearn.metrics  # noqa: F401  (once, not in every run)
 import torch
 
-from dassl.engine import simple
+from dassl.engine import record
 from dassl.utils import files, read_results, set_random_seed, torchtools
 from tests.dassl.tiny import TinyTrainer, everything, tiny_cfg
 
@@ -37,7 +37,7 @@ class KilledBetweenEpochs(TinyTrainer):
 
 class KilledInFinalTest(TinyTrainer):
     def model_inference(self, image: torch.Tensor) -> torch.Tensor:
-        if not self._in_epochs:
+        if not self.run_record.training:
             kill()
         return super().model_inference(image)
 
@@ -96,7 +96,7 @@ def main(folder: Path) -> None:
         "half a first state": (TinyTrainer, kill_at_call(saves, "save", 2, half_written=True)),
         "half a later state": (TinyTrainer, kill_at_call(saves, "save", 6, half_written=True)),
         "before a rename": (TinyTrainer, kill_at_call(files.os, "replace", 9)),
-        "before the results": (TinyTrainer, kill_at_call(simple, "write_results", 1)),
+        "before the results": (TinyTrainer, kill_at_call(record, "write_results", 1)),
     }
     outcomes = {}
     for number, (name, (trainer_class, arm)) in enumerate([("undisturbed", (TinyTrainer, None)), *points.items()]):

@@ -279,3 +279,57 @@ def test_names_not_to_be_loaded(tmp_path) -> None:
     trainer.register_model("learner", model)
     trainer.load_model(tmp_path, epoch=1)
     assert torch.equal(model.token_prefix, torch.zeros(7))
+
+
+class Tied(nn.Module):
+    """A learned head and a frozen backbone, each under two names; a teacher and a buffer that change in training."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(3, 2)
+        self.tail = self.head
+        self.backbone = nn.Linear(4, 3).requires_grad_(False)
+        self.blocks = nn.ModuleList([self.backbone])
+        self.teacher = nn.Linear(3, 2, bias=False).requires_grad_(False)
+        self.register_buffer("mean", torch.zeros(3))
+
+
+HEAD = {"head.weight", "head.bias"}
+
+
+def test_a_module_under_two_names_is_saved_once(tmp_path) -> None:
+    trainer = registered(Tied())
+    trainer.save_model(0, tmp_path)
+    assert load_checkpoint(tmp_path / "learner" / "model.pth.tar-1")["state_dict"].keys() == HEAD | {"mean"}
+    trainer._models["learner"].blocks[0].bias.data += 1
+    trainer.save_model(1, tmp_path)
+    saved = load_checkpoint(tmp_path / "learner" / "model.pth.tar-2")["state_dict"]
+    assert saved.keys() == HEAD | {"mean", "backbone.bias"}
+
+
+@pytest.mark.parametrize("names", [{"head"}, {"tail"}, {"head", "tail"}])
+def test_one_name_of_a_tied_tensor_is_enough(names) -> None:
+    source, target = Tied(), Tied()
+    state = {key: value for key, value in source.state_dict().items() if key.partition(".")[0] in {*names, "mean"}}
+    registered(target).load_weights("learner", state, "file")
+    assert torch.equal(target.tail.weight, source.head.weight) and target.tail is target.head
+    with pytest.raises(ValueError) as error:
+        registered(Tied()).load_weights("learner", {"mean": torch.zeros(3)}, "file")
+    assert re.findall(r"missing (\S+)", str(error.value)) == ["head.weight", "head.bias"]
+
+
+def test_learned_buffers_and_averaged_teachers_are_saved_and_loaded(tmp_path) -> None:
+    model = Tied()
+    trainer = registered(model)
+    model.mean.add_(torch.arange(3))
+    model.teacher.weight.data.mul_(0.9)
+    trainer.save_model(0, tmp_path)
+    other = Tied()
+    registered(other).load_model(tmp_path, epoch=1)
+    assert torch.equal(other.mean, torch.tensor([0.0, 1.0, 2.0]))
+    assert torch.equal(other.teacher.weight, model.teacher.weight)
+
+
+def test_nothing_to_load(tmp_path, capsys) -> None:
+    TrainerBase().load_model(str(tmp_path), epoch=5)
+    assert f"Nothing to load from {tmp_path}" in capsys.readouterr().out

@@ -13,7 +13,7 @@ from dassl.engine import SimpleNet, SimpleTrainer, TrainerBase, TrainerX, Traine
 from dassl.engine.build import TRAINER_REGISTRY
 from dassl.modeling import BACKBONE_REGISTRY, Backbone
 from dassl.utils import load_checkpoint, read_results, set_random_seed
-from tests.dassl.tiny import Points, TinyTrainer, tiny_cfg
+from tests.dassl.tiny import Points, Stop, TinyTrainer, stop_after_epoch, tiny_cfg
 
 
 def trained(cfg, trainer_class=TinyTrainer):
@@ -55,7 +55,9 @@ def test_results(run) -> None:
     assert results["total_parameters"] == 6 + (6 * 16 + 16 + 32) + 2 * (16 * 3 + 3)
     assert sum(row["correct"] for row in results["per_class"]) == correct
     assert results["peak_memory_bytes"] > 2**26
-    assert results["seconds"]["train"] == pytest.approx(sum(row["seconds"] for row in trainer.history))
+    assert results["seconds"]["train"] == pytest.approx(
+        trainer.run_record.fit_seconds + sum(row["seconds"] for row in trainer.history)
+    )
     assert results["versions"]["torch"] == torch.__version__
 
 
@@ -184,7 +186,8 @@ def test_a_plugin_with_its_own_test_and_epoch(tmp_path) -> None:
 
 def test_validation_during_training_writes_no_results(tmp_path) -> None:
     class Stops(TinyTrainer):
-        def finish_epoch(self) -> None:
+        def after_epoch(self) -> None:
+            super().after_epoch()
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -363,3 +366,128 @@ def test_hooks_that_a_subclass_must_give() -> None:
             call({})
     assert trainer.resume_model_if_exist("") == 0
     assert issubclass(TrainerX, SimpleTrainer)
+
+
+class ClassMeans(TrainerX):
+    """Nearest class mean: a closed form over the training data, without gradient steps."""
+
+    build_data_loader = TinyTrainer.build_data_loader
+
+    def build_model(self) -> None:
+        self.model = nn.Linear(6, 3)
+        self.register_model("means", self.model)
+        self.max_epoch = 0
+
+    @torch.no_grad()
+    def fit(self) -> None:
+        points = self.train_loader_x.dataset
+        means = torch.stack([points.img[points.label == label].mean(0) for label in range(3)])
+        self.model.weight.copy_(means)
+        self.model.bias.copy_(-means.square().sum(1) / 2)
+
+
+def nearest_mean_accuracy() -> float:
+    train, test = Points(24, False), Points(30, False)
+    means = torch.stack([train.img[train.label == label].mean(0) for label in range(3)])
+    return 100 * (torch.cdist(test.img, means).argmin(1) == test.label).sum().item() / 30
+
+
+def test_a_closed_form_without_epochs(tmp_path, capsys) -> None:
+    trained(tiny_cfg(tmp_path / "fit", "TEST.FINAL_MODEL", "best_val"), ClassMeans)
+    results = read_results(tmp_path / "fit" / "results.json")
+    assert (results["accuracy"], results["epoch"]) == (pytest.approx(nearest_mean_accuracy()), 0)
+    assert results["seconds"]["train"] > 0
+    assert {path.name for path in (tmp_path / "fit" / "means").iterdir()} == {"checkpoint", "model.pth.tar-0"}
+    assert load_checkpoint(tmp_path / "fit" / "means" / "model.pth.tar-0")["epoch"] == 0
+    assert "Finish training\nEvaluate on the *test* set" in capsys.readouterr().out
+    loaded = ClassMeans(tiny_cfg(tmp_path / "loaded"))
+    loaded.load_model(str(tmp_path / "fit"), epoch=0)
+    assert loaded.final_test() == results["accuracy"]
+    assert read_results(tmp_path / "loaded" / "results.json")["epoch"] == 0
+
+
+def test_nothing_to_learn(tmp_path, capsys) -> None:
+    class Fixed(ClassMeans):
+        def build_model(self) -> None:
+            self.model = nn.Linear(6, 3)
+            self.max_epoch = 0
+            ClassMeans.fit(self)
+
+        def fit(self) -> None:
+            pass
+
+    trained(tiny_cfg(tmp_path / "run"), Fixed)
+    results = read_results(tmp_path / "run" / "results.json")
+    assert (results["accuracy"], results["epoch"]) == (pytest.approx(nearest_mean_accuracy()), None)
+    assert not list((tmp_path / "run").rglob("model*"))
+    other = Fixed(tiny_cfg(tmp_path / "other"))
+    other.load_model(str(tmp_path / "run"), epoch=50)
+    assert "Nothing to load" in capsys.readouterr().out
+    assert other.final_test() == results["accuracy"]
+
+
+def test_fit_runs_once_before_the_first_epoch(tmp_path) -> None:
+    calls = []
+
+    class StartsFromMeans(TinyTrainer):
+        def fit(self) -> None:
+            calls.append(self.epoch)
+            self.cache = self.train_loader_x.dataset.img.mean(0)
+            self.model.prompt.data.copy_(self.cache)
+
+        def after_epoch(self) -> None:
+            """Without ``super()``: the engine's own bookkeeping does not depend on it."""
+
+    cfg = tiny_cfg(tmp_path)
+    set_random_seed(cfg.SEED)
+    first = StartsFromMeans(cfg)
+    stop_after_epoch(first, 1)
+    with pytest.raises(Stop):
+        first.train()
+    resumed = trained(tiny_cfg(tmp_path), StartsFromMeans)
+    assert (calls, resumed.start_epoch) == ([0], 1)
+    assert torch.equal(resumed.cache, Points(24, False).img.mean(0))
+    assert resumed.run_record.fit_seconds == first.run_record.fit_seconds > 0
+
+
+def test_a_test_before_the_first_epoch_is_no_result(tmp_path) -> None:
+    """Also where ``before_train`` is overridden without ``super()``."""
+
+    class ZeroShotFirst(TinyTrainer):
+        def before_train(self) -> None:
+            self.test()
+            assert not (tmp_path / "results.json").exists()
+
+    trained(tiny_cfg(tmp_path), ZeroShotFirst)
+    assert read_results(tmp_path / "results.json")["epoch"] == 4
+
+
+def test_arguments_of_test_in_forks(run, tmp_path) -> None:
+    _, trainer = run
+    assert trainer.test(is_final=True) == trainer.test("test", is_final=False, other=1)
+
+    class Plugin(TinyTrainer):
+        def test(self, split, is_final=False):
+            assert split == "test"
+            return super().test(split, is_final=is_final)
+
+    assert Plugin(tiny_cfg(tmp_path)).final_test() >= 0
+    assert read_results(tmp_path / "results.json")["split"] == "test"
+
+
+def test_keys_that_only_our_configuration_has_are_not_needed(tmp_path) -> None:
+    cfg = tiny_cfg(tmp_path, "OPTIM.MAX_EPOCH", 1, "DATASET.NUM_SHOTS", 4)
+    del cfg["PROTOCOL"], cfg.DATASET["SUBSAMPLE_CLASSES"]
+    trained(cfg)
+    results = read_results(tmp_path / "results.json")
+    assert (results["protocol"], results["classes"]) == ("few_shot", "all")
+
+
+def test_terms_of_the_loss_are_all_recorded(tmp_path) -> None:
+    class Terms(TinyTrainer):
+        def forward_backward(self, batch):
+            return {**super().forward_backward(batch), "loss_kl": torch.tensor(0.5)}
+
+    trainer = trained(tiny_cfg(tmp_path, "OPTIM.MAX_EPOCH", 1), Terms)
+    assert trainer.history[0]["losses"]["loss_kl"] == 0.5
+    assert json.loads((tmp_path / "history.jsonl").read_text())["losses"].keys() == {"loss", "acc", "loss_kl"}

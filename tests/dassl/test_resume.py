@@ -1,5 +1,6 @@
 """A stopped and resumed run ends with the same bits as one that was not stopped."""
 
+import copy
 import json
 import os
 import re
@@ -12,13 +13,11 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from dassl.engine import TrainerX
 from dassl.engine.resume import RESUME_FILE
+from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import load_checkpoint, read_results, set_random_seed
-from tests.dassl.tiny import TinyTrainer, everything, tiny_cfg
-
-
-class Stop(Exception):
-    pass
+from tests.dassl.tiny import Stop, TinyTrainer, everything, stop_after_epoch, tiny_cfg
 
 
 def train(cfg, stop_after: int | None = None, trainer_class=TinyTrainer) -> TinyTrainer:
@@ -26,18 +25,11 @@ def train(cfg, stop_after: int | None = None, trainer_class=TinyTrainer) -> Tiny
     set_random_seed(cfg.SEED)
     trainer = trainer_class(cfg)
     if stop_after is not None:
-        finish = trainer.finish_epoch
-
-        def finish_epoch() -> None:
-            finish()
-            if trainer.epoch + 1 == stop_after:
-                raise Stop
-
-        trainer.finish_epoch = finish_epoch
+        stop_after_epoch(trainer, stop_after)
     try:
         trainer.train()
     except Stop:
-        torch.rand(100)  # whatever comes between must not matter
+        torch.rand(100)  # whatever happens before the run is resumed must not matter
     return trainer
 
 
@@ -94,7 +86,7 @@ def test_best_model_survives_a_stop(tmp_path) -> None:
     assert a["accuracy"] == whole.best_result
 
 
-def test_scheduler_state_is_plain_and_goes_on(tmp_path) -> None:
+def test_scheduler_state_is_plain_and_is_resumed(tmp_path) -> None:
     train(tiny_cfg(tmp_path), 2)
     state = torch.load(tmp_path / RESUME_FILE, weights_only=True)
     assert state["schedulers"]["net"]["successor"]["last_epoch"] == 1
@@ -122,7 +114,7 @@ def test_other_data_under_the_same_configuration_are_refused(tmp_path) -> None:
             super().build_data_loader()
             self.lab2cname = {0: "ant", 1: "bee", 2: "dog"}
 
-    with pytest.raises(ValueError, match=r"other data: 3 classes and 6 batches an epoch there, .*'cat' is 'dog' now"):
+    with pytest.raises(ValueError, match=r"other data: 3 classes and 6 batches per epoch there, .*'cat' is 'dog' now"):
         train(tiny_cfg(tmp_path), trainer_class=OtherClasses)
 
 
@@ -143,7 +135,7 @@ def test_folder_of_model_files_alone_starts_from_scratch(tmp_path, capsys, undis
     train(tiny_cfg(tmp_path))
     (tmp_path / RESUME_FILE).unlink()
     assert_same_bits(everything(train(tiny_cfg(tmp_path))), undisturbed)
-    assert re.search("cannot go on exactly. Training starts from scratch", capsys.readouterr().out)
+    assert re.search("cannot resume exactly. Training starts from scratch", capsys.readouterr().out)
 
 
 def test_truncated_state_names_the_file(tmp_path) -> None:
@@ -177,7 +169,7 @@ def test_state_holds_what_changes_only(tmp_path) -> None:
     frozen = {"backbone.0.weight", "backbone.0.bias", "backbone.1.weight", "backbone.1.bias"}
     assert not frozen & state["models"]["net"].keys()
     assert {"teacher.weight", "backbone.1.running_mean", "prompt"} <= state["models"]["net"].keys()
-    assert state["extras"].keys() == {"step_counter", "average", "scale", "scale_optim"}
+    assert state["attributes"].keys() == {"step_counter", "average", "scale", "scale_optim"}
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
@@ -198,3 +190,89 @@ def test_killed_at_any_moment(tmp_path) -> None:
     assert list(tmp_path.rglob("*tmp")) == [], "nothing is left of files that were being written"
     assert {name: outcome["killed"] for name, outcome in points.items()} == dict.fromkeys(points, True)
     assert {name: outcome["end"] for name, outcome in points.items()} == dict.fromkeys(points, undisturbed["end"])
+
+
+class Follows(TinyTrainer):
+    """Modules under two names, a learned buffer, a teacher that is not registered, and the model's own parameters."""
+
+    def build_model(self) -> None:
+        super().build_model()
+        self.model.head_again = self.model.head
+        self.model.backbone_again = self.model.backbone
+        self.model.register_buffer("mean", torch.zeros(6))
+        self.teacher = copy.deepcopy(self.model).requires_grad_(False)
+        self.teacher_again = self.teacher
+        self.prompt = self.model.prompt
+        self.learned = [p for p in self.model.parameters() if p.requires_grad]
+
+    def forward_backward(self, batch: dict) -> dict:
+        losses = super().forward_backward(batch)
+        with torch.no_grad():
+            self.model.mean.lerp_(batch["img"].mean(0), 0.1)
+            for slow, fast in zip(self.teacher.parameters(), self.model.parameters(), strict=True):
+                slow.lerp_(fast, 0.1)
+            for parameter in self.learned:
+                parameter.mul_(0.99)
+            self.prompt.add_(0.01)
+        return losses
+
+
+def test_aliases_buffers_and_teachers_resume_to_the_same_bits(tmp_path) -> None:
+    def state(trainer: TinyTrainer) -> dict[str, torch.Tensor]:
+        return everything(trainer) | {f"teacher {k}": v for k, v in trainer.teacher.state_dict().items()}
+
+    expected = state(train(tiny_cfg(tmp_path / "whole"), trainer_class=Follows))
+    for stop_after in (1, 3):
+        train(tiny_cfg(tmp_path / "cut"), stop_after, Follows)
+    resumed = train(tiny_cfg(tmp_path / "cut"), trainer_class=Follows)
+    assert_same_bits(state(resumed), expected)
+    assert resumed.prompt is resumed.model.prompt and resumed.learned[0] is resumed.model.prompt
+    assert resumed.teacher_again is resumed.teacher and resumed.model.head_again is resumed.model.head
+
+
+def test_tensors_with_two_names_are_in_the_state_once(tmp_path) -> None:
+    train(tiny_cfg(tmp_path), 1, Follows)
+    state = load_checkpoint(tmp_path / RESUME_FILE)
+    assert not [name for name in state["models"]["net"] if "again" in name]
+    attributes = state["attributes"]
+    assert attributes.keys() == {
+        *("step_counter", "average", "scale", "scale_optim"),
+        *("teacher", "prompt", "learned"),
+    }
+    assert not [name for name in attributes["teacher"]["module"] if "again" in name]
+    references = [attributes["prompt"]["value"], *attributes["learned"]["value"]["list"]]
+    assert [entry["model"].split()[-1] for entry in references] == ["prompt", "prompt", "head.weight", "head.bias"]
+
+
+def test_an_older_format_is_refused(tmp_path) -> None:
+    train(tiny_cfg(tmp_path), 1)
+    state = load_checkpoint(tmp_path / RESUME_FILE)
+    torch.save({**state, "format": 2}, tmp_path / RESUME_FILE)
+    with pytest.raises(ValueError, match="in a format that this version does not read: delete it"):
+        train(tiny_cfg(tmp_path))
+
+
+def test_every_attribute_of_the_engine_is_known_as_such(tmp_path) -> None:
+    """A method's attributes are those that the engine did not set before the first hook; none may come later."""
+
+    class Plain(TrainerX):
+        build_data_loader = TinyTrainer.build_data_loader
+        parse_batch_train = TinyTrainer.parse_batch_train
+
+        def __init__(self, cfg) -> None:
+            self.set_early = 1
+            super().__init__(cfg)
+
+        def build_model(self) -> None:
+            self.model = torch.nn.Linear(6, 3)
+            self.optim = build_optimizer(self.model, self.cfg.OPTIM)
+            self.sched = build_lr_scheduler(self.optim, self.cfg.OPTIM)
+            self.register_model("net", self.model, self.optim, self.sched)
+
+        def forward_backward(self, batch):
+            self.set_late = 2
+            return {"loss": 0.0}
+
+    trainer = train(tiny_cfg(tmp_path, "TEST.FINAL_MODEL", "best_val"), trainer_class=Plain)
+    assert trainer._attributes.of(trainer) == {"set_early": 1, "set_late": 2}
+    assert load_checkpoint(tmp_path / RESUME_FILE)["attributes"].keys() == {"set_late"}

@@ -9,7 +9,7 @@ from dassl.data.datasets import DATASET_REGISTRY, DatasetBase, Datum
 from dassl.engine import TrainerX
 from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import set_random_seed
-from tests.dassl.tiny import tiny_cfg
+from tests.dassl.tiny import Stop, stop_after_epoch, tiny_cfg
 
 
 @DATASET_REGISTRY.register(force=True)
@@ -26,13 +26,6 @@ class TinyPictures(DatasetBase):
 
 
 class PictureTrainer(TrainerX):
-    stop_after: int | None
-
-    def finish_epoch(self) -> None:
-        super().finish_epoch()
-        if self.epoch + 1 == self.stop_after:
-            raise KeyboardInterrupt
-
     def load_model(self, directory, epoch=None) -> None:
         """Keep the last weights, which are compared."""
 
@@ -60,11 +53,11 @@ def run(folder, root, workers: int, stop_after: int | None = None) -> torch.Tens
     cfg.DATALOADER.TRAIN_X.BATCH_SIZE = 5
     set_random_seed(cfg.SEED)
     trainer = PictureTrainer(cfg)
-    trainer.stop_after = stop_after
     if stop_after is None:
         trainer.train()
     else:
-        with pytest.raises(KeyboardInterrupt):
+        stop_after_epoch(trainer, stop_after)
+        with pytest.raises(Stop):
             trainer.train()
     return trainer.model[2].weight.detach()
 

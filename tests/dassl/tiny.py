@@ -1,4 +1,4 @@
-"""A trainer of a second's length that has everything whose state a resume could lose."""
+"""A trainer that runs for a second and has everything whose state a resume could lose."""
 
 import copy
 import random
@@ -51,7 +51,7 @@ class Net(nn.Module):
 
 
 class TinyTrainer(TrainerX):
-    """Keeps what plug-ins keep on themselves: a counter, averaged weights, an unregistered module and optimizer."""
+    """Has the attributes that plug-ins have: a counter, averaged weights, an unregistered module and optimizer."""
 
     def build_data_loader(self) -> None:
         self.train_loader_x = DataLoader(Points(24, True), batch_size=4, shuffle=True)
@@ -101,6 +101,27 @@ class TinyTrainer(TrainerX):
         return batch["img"].to(self.device), batch["label"].to(self.device)
 
 
+class Stop(Exception):
+    pass
+
+
+def stop_after_epoch(trainer: TrainerX, number: int) -> None:
+    """Have a run stopped by an exception as soon as its ``number``-th epoch is finished and its state saved."""
+    before_epoch, after_train = trainer.before_epoch, trainer.after_train
+
+    def stop_between_epochs() -> None:
+        if trainer.epoch == number:
+            raise Stop
+        before_epoch()
+
+    def stop_at_the_end() -> None:
+        if trainer.epoch + 1 == number:
+            raise Stop
+        after_train()
+
+    trainer.before_epoch, trainer.after_train = stop_between_epochs, stop_at_the_end
+
+
 def tiny_cfg(output: str | Path, *options: object):
     """Four epochs of six batches, warm-up and cosine, seed 5."""
     cfg = get_cfg_default()
@@ -120,7 +141,7 @@ def tiny_cfg(output: str | Path, *options: object):
 
 
 def everything(trainer: TinyTrainer) -> dict[str, torch.Tensor]:
-    """All that training has brought about, to compare bit by bit."""
+    """Everything that training changes, to compare bit by bit."""
     found = dict(trainer.model.state_dict())
     found |= {f"scale.{name}": value for name, value in trainer.scale.state_dict().items()}
     found |= {f"average.{name}": value for name, value in trainer.average.items()}

@@ -13,15 +13,15 @@ from unittest.mock import patch
 import torch
 
 import train
-from dassl.engine import SimpleTrainer
+from dassl.engine import simple
 from dassl.engine.build import TRAINER_REGISTRY
 
 
-def interrupted(finish_epoch):
-    """A `finish_epoch` after which Ctrl-C is pressed once, at the end of the first epoch."""
+def interrupted(save_resume):
+    """A `save_resume` after which Ctrl-C is pressed once, at the end of the first epoch."""
 
-    def wrapper(trainer):
-        finish_epoch(trainer)
+    def wrapper(trainer, *args):
+        save_resume(trainer, *args)
         if trainer.epoch == 0:
             raise KeyboardInterrupt
 
@@ -41,9 +41,9 @@ def seeing_two_gpus(build_model):
 def run(argv, interrupt, two_gpus):
     """Exit status of `train.py argv`; "interrupted" if it was."""
     trainer = TRAINER_REGISTRY.get(argv[argv.index("--trainer") + 1])
-    finish, build = SimpleTrainer.finish_epoch, trainer.build_model
+    save, build = simple.save_resume, trainer.build_model
     with (
-        patch.object(SimpleTrainer, "finish_epoch", interrupted(finish) if interrupt else finish),
+        patch.object(simple, "save_resume", interrupted(save) if interrupt else save),
         patch.object(trainer, "build_model", seeing_two_gpus(build) if two_gpus else build),
     ):
         try:

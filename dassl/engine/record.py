@@ -1,0 +1,102 @@
+"""RunRecord: what a run measures, and the files in its output folder that say so."""
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from dassl.utils.results import write_results
+from dassl.utils.tools import atomic_write, lock_folder, remove_temporaries
+
+__all__ = ["RunRecord"]
+
+
+class RunRecord:
+    """The measurements of one run, apart from what is trained.
+
+    Attributes:
+        history: one dict per finished epoch, the lines of history.jsonl.
+        best_result: the highest validation result so far.
+        fit_seconds: what the hook ``fit`` took.
+        training: whether a run is between its start and its last epoch's end, so that a test is a validation.
+        losses, lr, images: of the current epoch: averages by name, the last learning rate, the number of images.
+        split, result, test_seconds: of the last test.
+        results_written: whether results.json was written since the last test began.
+        lock: held on the output folder once this run writes there.
+    """
+
+    def __init__(self) -> None:
+        self.history: list[dict[str, Any]] = []
+        self.best_result = -float("inf")
+        self.fit_seconds = 0.0
+        self.training = False
+        self.split: str | None = None
+        self.result: float | None = None
+        self.test_seconds = 0.0
+        self.results_written = False
+        self.lock: FileLock | None = None
+        self.start_epoch()
+
+    def start_epoch(self) -> None:
+        """Forget the measurements of the last epoch and start the clock."""
+        self.losses: dict[str, float] = {}
+        self.lr: float | None = None
+        self.images = 0
+        self._epoch_start = time.perf_counter()
+
+    def end_epoch(self, epoch: int) -> None:
+        """Add the current epoch to the history as number ``epoch``, counted from 1."""
+        seconds = time.perf_counter() - self._epoch_start
+        self.history.append(
+            {
+                "epoch": epoch,
+                "losses": self.losses,
+                "lr": self.lr,
+                "seconds": seconds,
+                "images_per_second": self.images / seconds,
+            }
+        )
+
+    @property
+    def train_seconds(self) -> float:
+        """The time of all epochs and of ``fit``."""
+        return self.fit_seconds + sum(row["seconds"] for row in self.history)
+
+    def claim(self, folder: str | Path, config: str) -> None:
+        """Make ``folder`` this run's own: lock it, write ``config`` to config.yaml, delete a former results.json.
+
+        Nothing in the folder changes before this, so that a command that is refused leaves a finished run as it was.
+
+        Raises:
+            BlockingIOError: another process holds the folder.
+        """
+        if self.lock is not None:
+            return
+        folder = Path(folder)
+        self.lock = lock_folder(folder)
+        remove_temporaries(folder)
+        with atomic_write(folder / "config.yaml", "w") as file:
+            file.write(config)
+        (folder / "results.json").unlink(missing_ok=True)
+
+    def write_history(self, folder: str | Path) -> None:
+        """Write history.jsonl, one line per epoch: the whole file, so that a resumed run repeats no line."""
+        with atomic_write(Path(folder) / "history.jsonl", "w") as file:
+            for row in self.history:
+                file.write(json.dumps(row) + "\n")
+
+    def write_results(self, folder: str | Path, results: Mapping[str, Any]) -> None:
+        """Write results.json, which marks the run as finished."""
+        write_results(Path(folder) / "results.json", results)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run continues from."""
+        return {"history": self.history, "best_result": self.best_result, "fit_seconds": self.fit_seconds}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore a :meth:`state_dict`."""
+        for name in ("history", "best_result", "fit_seconds"):
+            setattr(self, name, state[name])
