@@ -5,6 +5,8 @@ from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from typing import Any
 
+import torch
+
 from dassl.engine.simple import SimpleTrainer
 from dassl.utils.meters import AverageMeter, MetricMeter
 from dassl.utils.progress import progress, say
@@ -68,6 +70,29 @@ class TrainerX(SimpleTrainer):
     def parse_batch_train(self, batch: dict[str, Any]) -> Any:
         """Images, labels and domains on the device."""
         return tuple(batch[key].to(self.device) for key in ("img", "label", "domain"))
+
+    def prograd_backward_and_update(
+        self, loss_a: torch.Tensor, loss_b: torch.Tensor, lambda_: float = 1, names: str | list[str] | None = None
+    ) -> None:
+        """One optimizer step on ``loss_a`` without what opposes ``loss_b`` (ProGrad, Zhu et al. 2023, equation 4).
+
+        With a and b the gradients of a learned tensor, and b' = b / |b|: the step takes a - lambda_ (a b') b' where
+        a b' < 0, and a elsewhere. ``loss_b`` itself is not descended. Forks of Dassl have this method.
+        """
+        names = self.get_model_names(names)
+        modules = [self._models[name] for name in names]
+        learned = list(dict.fromkeys(p for module in modules for p in module.parameters() if p.requires_grad))
+        self.detect_anomaly(loss_b)
+        against = torch.autograd.grad(loss_b, learned, retain_graph=True, allow_unused=True)
+        self.model_zero_grad(names)
+        self.model_backward(loss_a)
+        for parameter, b in zip(learned, against, strict=True):
+            a = parameter.grad
+            if a is None or b is None:
+                continue
+            unit = b / torch.linalg.vector_norm(b).clamp_min(torch.finfo(b.dtype).tiny)  # 0 where b is 0
+            a -= lambda_ * (a * unit).sum().clamp_max(0) * unit
+        self.model_update(names)
 
 
 class TrainerXU(SimpleTrainer):
