@@ -29,7 +29,7 @@ class RegisteredModel(NamedTuple):
 
 
 class TrainerBase:
-    """What any trainer does, whatever its data. docs/ENGINE.md lists the hooks in the order in which they run.
+    """What every trainer shares, independent of its data. docs/ENGINE.md lists the hooks in the order they run in.
 
     A checkpoint of a registered model holds its buffers, its learned parameters, and the frozen parameters that have
     changed since it was registered; everything else belongs to the pretrained model, which is loaded anyway.

@@ -74,7 +74,7 @@ class TrainerX(SimpleTrainer):
     def prograd_backward_and_update(
         self, loss_a: torch.Tensor, loss_b: torch.Tensor, lambda_: float = 1, names: str | list[str] | None = None
     ) -> None:
-        """One optimizer step on ``loss_a`` without what opposes ``loss_b`` (ProGrad, Zhu et al. 2023, equation 4).
+        """One optimizer step on ``loss_a`` without what opposes ``loss_b`` (ProGrad, Zhu et al., ICCV 2023).
 
         With a and b the gradients of a learned tensor, and b' = b / |b|: the step takes a - lambda_ (a b') b' where
         a b' < 0, and a elsewhere. ``loss_b`` itself is not descended. Forks of Dassl have this method.

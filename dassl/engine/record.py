@@ -68,7 +68,7 @@ class RunRecord:
     def claim(self, folder: str | Path, config: str) -> None:
         """Make ``folder`` this run's own: lock it, write ``config`` to config.yaml, delete a former results.json.
 
-        Nothing in the folder changes before this, so that a command that is refused leaves a finished run as it was.
+        Nothing in the folder changes before this, so that a command that is refused does not change a finished run.
 
         Raises:
             BlockingIOError: another process holds the folder.

@@ -59,7 +59,7 @@ class SimpleTrainer(TrainerBase):
         self.num_classes = self.num_source_domains = 0
         self.lab2cname: dict[int, str] = {}
         self.evaluator: Any = None
-        # Every attribute of the engine has been set by now: whatever else a trainer holds later is its method's
+        # Every attribute of the engine is set above: all others that a trainer has later are its method's
         self._attributes = MethodAttributes(engine=vars(self).keys() - of_subclass)
         self.check_cfg(cfg)
         check_availability(cfg.TEST.FINAL_MODEL, ["last_step", "best_val"], "TEST.FINAL_MODEL")

@@ -64,7 +64,7 @@ def kill_at_call(module: object, name: str, number: int, half_written: bool = Fa
 
 
 def run(output: Path, trainer_class: type[TinyTrainer] = TinyTrainer, arm: Callable[[], None] | None = None) -> bool:
-    """A run in a process of its own; whether it was killed."""
+    """Run a trainer in a separate process; returns whether it was killed."""
     child = os.fork()
     if child == 0:
         if arm is not None:

@@ -1,4 +1,4 @@
-"""The output folder: a refusal leaves it as it was, one process at a time writes, and only a test makes results."""
+"""The output folder: a refused run does not change it, one process at a time writes, only a test makes results."""
 
 import multiprocessing
 from pathlib import Path
@@ -72,7 +72,7 @@ def test_a_second_process_is_told_to_wait(tmp_path):
 
 
 class OwnLoop(TinyTrainer):
-    """Trains by a loop of its own, as some published trainers do, and validates in it."""
+    """Trains and validates in its own loop, as some published trainers do."""
 
     stop = False
 
@@ -90,7 +90,7 @@ class StoppedLoop(OwnLoop):
     stop = True
 
 
-def test_a_validation_in_a_loop_of_one_s_own_is_no_result(tmp_path):
+def test_a_validation_in_a_custom_loop_is_no_result(tmp_path):
     train(tiny_cfg(tmp_path), StoppedLoop)
     assert read_results(tmp_path / "results.json") is None
     train(tiny_cfg(tmp_path), OwnLoop)
