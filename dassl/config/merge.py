@@ -1,5 +1,6 @@
 """Merging YAML files and KEY VALUE options into the tree, with errors that name every bad key at once."""
 
+import warnings
 from ast import literal_eval
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
@@ -9,21 +10,19 @@ from typing import Any
 import yaml
 from yacs.config import CfgNode
 
-from dassl.utils.names import get_most_similar_str_to_a_from_b
-
 __all__ = ["config_name", "flatten", "merge_file", "merge_options"]
 
-_MERGED_FILES = "__merged_files__"  # kept beside the keys as yacs keeps its own marks, and cloned with them
+_MERGED_FILES = "__merged_files__"  # an attribute next to the keys, like yacs's own, so that clone() copies it
 
 
 def merge_file(cfg: CfgNode, path: str | Path) -> None:
     """Merge a YAML file into ``cfg``.
 
-    Keys must exist, except that a file may bring a whole new node under TRAINER (a plug-in's own settings); such a
-    node stays open to further keys. A new node whose name is a slip of the pen from a known one is an error.
+    Keys must exist, except that a file may add a whole new node under TRAINER (the settings of a plug-in); such a
+    node accepts further keys. A new node whose name looks like a misspelt known one gives a warning.
 
     Raises:
-        FileNotFoundError: no such file; the YAML files beside it are listed.
+        FileNotFoundError: no such file; the message lists the YAML files in the same folder.
         ValueError: not YAML, unknown keys (with the closest known ones) or values of the wrong type.
     """
     path = Path(path)
@@ -35,8 +34,8 @@ def merge_file(cfg: CfgNode, path: str | Path) -> None:
         raise ValueError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(loaded, Mapping):
         raise ValueError(f"{path} holds {loaded!r}, expected keys such as 'OPTIM:' with their values")
-    problems = _open_trainer_nodes(cfg, loaded.get("TRAINER"))
-    _merge(cfg, list(flatten(loaded)), str(path), problems)
+    _add_trainer_nodes(cfg, loaded.get("TRAINER"), path)
+    _merge(cfg, list(flatten(loaded)), str(path))
     cfg.__dict__.setdefault(_MERGED_FILES, []).append(path)
 
 
@@ -51,7 +50,7 @@ def merge_options(cfg: CfgNode, options: Sequence[str]) -> None:
             f"Options come as pairs KEY VALUE, but there are {len(options)} words: {' '.join(map(str, options))}"
         )
     pairs = [(str(key), value) for key, value in zip(options[0::2], options[1::2], strict=True)]
-    _merge(cfg, pairs, "the command line", [])
+    _merge(cfg, pairs, "the command line")
 
 
 def config_name(cfg: CfgNode) -> str | None:
@@ -78,30 +77,26 @@ def _missing(path: Path) -> str:
     return f"No config file {path}. The YAML files in {path.parent}: {', '.join(names) or 'none'}"
 
 
-def _open_trainer_nodes(cfg: CfgNode, trainers: Any) -> list[str]:
-    """Make the new nodes under TRAINER; returns a line for each that looks like a misspelt known one."""
-    problems = []
+def _add_trainer_nodes(cfg: CfgNode, trainers: Any, path: Path) -> None:
+    """Add the new nodes under TRAINER, empty and open to any key."""
+    known = [name for name, node in cfg.TRAINER.items() if isinstance(node, CfgNode)]
     for name, node in trainers.items() if isinstance(trainers, Mapping) else ():
         if name in cfg.TRAINER or not isinstance(node, Mapping):
             continue
-        known = [other for other in cfg.TRAINER if isinstance(cfg.TRAINER[other], CfgNode)]
-        slips = [other for other in known if _is_slip(str(name), other)]
-        slip = get_most_similar_str_to_a_from_b(str(name).upper(), slips)
-        if slip is None:
-            cfg.TRAINER[name] = CfgNode(new_allowed=True)
-        else:
-            problems.append(
-                f"TRAINER.{name}: too close to TRAINER.{slip} to be a plug-in's own node; did you mean that?"
-                " If not, give it a name that differs more"
+        if similar := [other for other in known if _is_misspelling(str(name), other)]:
+            warnings.warn(
+                f"{path} adds TRAINER.{name}, a new node with a name close to TRAINER.{' and TRAINER.'.join(similar)}:"
+                " correct it if it is misspelt, ignore this warning if a plug-in reads it",
+                stacklevel=3,
             )
-    return problems
+        cfg.TRAINER[name] = CfgNode(new_allowed=True)
 
 
-def _is_slip(name: str, known: str) -> bool:
-    """Whether ``name`` is ``known`` in other case, or one letter replaced, dropped, added or two swapped away.
+def _is_misspelling(name: str, known: str) -> bool:
+    """Whether ``name`` differs from ``known`` only in case, or by one letter replaced, dropped, added or swapped.
 
-    A longer name that starts with a known one (MAPLE2, COOP_X) is a deliberate one; in names of up to three
-    letters one letter is too much of a difference.
+    A longer name that starts with a known one (MAPLE2, COOP_X) is deliberate; in names of up to three letters, one
+    letter is too large a difference.
     """
     if name.upper() == known.upper():
         return True
@@ -114,14 +109,11 @@ def _is_slip(name: str, known: str) -> bool:
     return a[1:] == b[1:] or a[1:] == b or a == b[1:] or swapped
 
 
-def _merge(cfg: CfgNode, pairs: list[tuple[str, Any]], source: str, problems: list[str]) -> None:
+def _merge(cfg: CfgNode, pairs: list[tuple[str, Any]], source: str) -> None:
     """Set all pairs, or none if there is any problem."""
     known = [key for key, _ in flatten(cfg)]
-    failed = [line.split(":")[0] for line in problems]
-    changes = []
+    changes, problems = [], []
     for key, raw in pairs:
-        if any(key.startswith(f"{node}.") for node in failed):
-            continue
         node, name = _locate(cfg, key)
         if node is None:
             problems.append(f"{key}: no such key{_closest(key, known)}")
@@ -137,7 +129,7 @@ def _merge(cfg: CfgNode, pairs: list[tuple[str, Any]], source: str, problems: li
 
 
 def _locate(cfg: CfgNode, key: str) -> tuple[CfgNode | None, str]:
-    """The node that holds ``key``, or that is open to it; None if there is none."""
+    """The node that holds ``key`` or accepts it, None if there is none; and the key's last part."""
     *parents, name = key.split(".")
     node = cfg
     for parent in parents:
@@ -151,7 +143,7 @@ def _locate(cfg: CfgNode, key: str) -> tuple[CfgNode | None, str]:
 
 
 def _closest(key: str, known: list[str]) -> str:
-    """By the whole key, or by its last part: OPTIM.LRR and TRAINER.LR both lead to OPTIM.LR."""
+    """A hint with the known keys similar to ``key`` or to its last part: OPTIM.LR for OPTIM.LRR and TRAINER.LR."""
     by_upper = {name.upper(): name for name in known}
     close = [by_upper[name] for name in get_close_matches(key.upper(), by_upper, n=3, cutoff=0.7)]
     last = key.rsplit(".", 1)[-1].upper()
@@ -160,10 +152,10 @@ def _closest(key: str, known: list[str]) -> str:
 
 
 def _coerce(raw: Any, default: Any) -> Any:
-    """``raw`` read as the type of ``default``: "1e-5" a float, "(224, 224)" a tuple, 7 a string where one is due.
+    """``raw`` read as the type of ``default``: "1e-5" a float, "(224, 224)" a tuple, 7 a string if the default is one.
 
     Raises:
-        ValueError: it cannot be.
+        ValueError: ``raw`` cannot be read as that type.
     """
     value = raw
     if isinstance(raw, str):
@@ -191,5 +183,5 @@ def _coerce(raw: Any, default: Any) -> Any:
 
 
 def _kind(value: Any) -> str:
-    names = {bool: "True or False", int: "a whole number", float: "a number", str: "a text", tuple: "a list"}
+    names = {bool: "True or False", int: "an integer", float: "a number", str: "a string", tuple: "a list"}
     return names.get(type(value), "a list")

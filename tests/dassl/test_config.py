@@ -1,13 +1,16 @@
 """Defaults, merging, and errors that say what to do."""
 
+import ast
 import json
+import sys
+import warnings
 
 import pytest
 from yacs.config import CfgNode
 
 from dassl.config import clean_cfg, config_name, get_cfg_default, merge_file, merge_options, setting
 from dassl.config.merge import flatten
-from tests.paths import PUBLISHED, needs_published
+from tests.paths import PUBLISHED, ROOT, needs_published
 
 
 @pytest.fixture
@@ -93,7 +96,7 @@ def test_unknown_keys_are_one_error_with_the_closest(cfg, tmp_path) -> None:
         (["LR", "4"], "did you mean OPTIM.LR"),
         (["OPTIM.LR"], "come as pairs KEY VALUE, but there are 1 words"),
         (["OPTIM.LR", "fast"], "OPTIM.LR: takes a number such as 0.0003, not 'fast'"),
-        (["OPTIM.MAX_EPOCH", "2.5"], "takes a whole number such as 10, not '2.5'"),
+        (["OPTIM.MAX_EPOCH", "2.5"], "takes an integer such as 10, not '2.5'"),
         (["TEST.NO_TEST", "1"], "takes True or False"),
         (["OPTIM", "3"], "OPTIM: holds the keys NAME, LR"),
         (["SEED.X", "3"], "SEED.X: no such key"),
@@ -107,7 +110,7 @@ def test_bad_options(cfg, options, message) -> None:
         merge_options(cfg, options)
 
 
-def test_a_file_may_bring_a_plugins_node(cfg, tmp_path) -> None:
+def test_a_file_may_add_a_plugins_node(cfg, tmp_path) -> None:
     text = 'TRAINER:\n  PROMPTSRC:\n    N_CTX_TEXT: 4\n    GPA: {MEAN: 15.0}\n    CTX_INIT: "a photo of a"\n'
     merge_text(cfg, tmp_path, text)
     assert cfg.TRAINER.PROMPTSRC.N_CTX_TEXT == 4
@@ -120,15 +123,26 @@ def test_a_file_may_bring_a_plugins_node(cfg, tmp_path) -> None:
 
 
 @pytest.mark.parametrize("name", ["FIXMACH", "FIXMATHC", "FIXMATCS", "fixmatch", "FIXXMATCH"])
-def test_a_misspelt_trainer_node_is_an_error(cfg, tmp_path, name) -> None:
-    with pytest.raises(ValueError, match=rf"TRAINER.{name}: too close to TRAINER.FIXMATCH"):
+def test_a_trainer_node_that_looks_misspelt_warns(cfg, tmp_path, name) -> None:
+    with pytest.warns(UserWarning, match=rf"vit_b16.yaml adds TRAINER.{name}, .* TRAINER.FIXMATCH:"):
         merge_text(cfg, tmp_path, f"TRAINER:\n  {name}:\n    WEIGHT_U: 2.0\n")
-    assert name not in cfg.TRAINER
+    assert cfg.TRAINER[name].WEIGHT_U == 2.0
+    assert cfg.TRAINER.FIXMATCH.WEIGHT_U == 1.0
+
+
+@pytest.mark.parametrize(("name", "near"), [("XCOOP", "COOP"), ("DCOOP", "COOP"), ("XMAPLE", "MAPLE")])
+def test_plugin_nodes_one_letter_from_ours_warn_and_merge(cfg, tmp_path, name, near) -> None:
+    cfg.TRAINER.COOP, cfg.TRAINER.MAPLE = CfgNode({"N_CTX": 16}), CfgNode({"N_CTX": 2})
+    with pytest.warns(UserWarning, match=rf"TRAINER.{name}, .* TRAINER.{near}:"):
+        merge_text(cfg, tmp_path, f"TRAINER:\n  {name}:\n    N_CTX: 4\n")
+    assert cfg.TRAINER[name].N_CTX == 4
 
 
 @pytest.mark.parametrize("name", ["FIXMATCH2", "FIXMATCH_TEXT", "KGCOOP", "MMA", "TCP", "OURS", "DEPT"])
-def test_a_deliberate_new_name_is_none(cfg, tmp_path, name) -> None:
-    merge_text(cfg, tmp_path, f"TRAINER:\n  {name}:\n    ALPHA: 0.5\n")
+def test_a_clearly_new_trainer_node_does_not_warn(cfg, tmp_path, name) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        merge_text(cfg, tmp_path, f"TRAINER:\n  {name}:\n    ALPHA: 0.5\n")
     assert cfg.TRAINER[name].ALPHA == 0.5
 
 
@@ -143,7 +157,7 @@ def test_known_trainer_nodes_are_closed(cfg, tmp_path) -> None:
         merge_text(cfg, tmp_path, "LOSS:\n  ALPHA: 1.0\n")
 
 
-def test_a_missing_file_lists_its_neighbours(cfg, tmp_path) -> None:
+def test_a_missing_file_lists_the_others_in_its_folder(cfg, tmp_path) -> None:
     (tmp_path / "rn50.yaml").touch()
     (tmp_path / "vit_b32.yaml").touch()
     with pytest.raises(FileNotFoundError, match=r"The YAML files in .*: rn50.yaml, vit_b32.yaml"):
@@ -153,7 +167,7 @@ def test_a_missing_file_lists_its_neighbours(cfg, tmp_path) -> None:
 
 
 @pytest.mark.parametrize("text", ["OPTIM: [1, 2", "just words", ""])
-def test_a_file_that_holds_no_keys(cfg, tmp_path, text) -> None:
+def test_a_file_without_keys(cfg, tmp_path, text) -> None:
     with pytest.raises(ValueError, match=r"vit_b16.yaml (is not valid YAML|holds)"):
         merge_text(cfg, tmp_path, text)
 
@@ -180,3 +194,13 @@ def test_setting_is_the_trees_value_or_the_default() -> None:
     assert setting(tree, "PROTOCOL") == ""
     with pytest.raises(KeyError, match="ON_BAD_IMAGES"):
         setting(tree, "DATASET.ON_BAD_IMAGES")
+
+
+def test_the_configuration_needs_neither_torch_nor_numpy() -> None:
+    """Scripts that only read a configuration must start in well under a second."""
+    light = {*sys.stdlib_module_names, "yaml", "yacs"}
+    for path in sorted((ROOT / "dassl" / "config").glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                name = node.module if isinstance(node, ast.ImportFrom) else node.names[0].name
+                assert name.startswith("dassl.config") or name.split(".")[0] in light, f"{path.name} imports {name}"
