@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from .model import CLIP, build_model, convert_weights
+from .model import CLIP, build_model, convert_weights, from_state_dict
 from .releases import MODELS as _MODELS
 from .search import find, load_state_dict
 from .simple_tokenizer import END_OF_TEXT, START_OF_TEXT
@@ -84,7 +84,7 @@ def load(
     if jit:
         raise ValueError("jit=True is not supported: load with jit=False, which gives a module with the same weights")
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    model = build_model(load_state_dict(name, download_root))
+    model = from_state_dict(load_state_dict(name, download_root))
     if device.type != "cpu":
         convert_weights(model)
     model = model.to(device).eval()

@@ -96,7 +96,10 @@ class CLIP(nn.Module):
 
 
 def convert_weights(model: nn.Module, dtype: torch.dtype = torch.float16) -> None:
-    """Store what the towers multiply with in `dtype`; LayerNorms, BatchNorms and embeddings stay in fp32."""
+    """Convert the weights of convolutions, linear layers, attention and projections to `dtype`, in place.
+
+    LayerNorms, BatchNorms and embeddings stay as they are (fp32), as in OpenAI's package.
+    """
     for module in model.modules():
         if isinstance(module, (nn.Conv2d, nn.Linear, nn.MultiheadAttention)):
             for parameter in module.parameters(recurse=False):
@@ -135,21 +138,35 @@ def _own_fp32(x: Tensor) -> Tensor:
 
 
 def build_model(state_dict: Mapping[str, Tensor], design_details: Mapping[str, Any] | None = None) -> CLIP:
-    """A CLIP in fp32 and eval mode, its architecture read from the shapes of an OpenAI-layout state dict.
+    """`from_state_dict`, in the precision that prompt-learning code expects for the machine.
+
+    Where there is a GPU, the model has fp16 weights (`convert_weights`), as OpenAI's `build_model` always gives:
+    callers create their own layers in `model.dtype` or with `.half()`, and call `model.float()` for fp32 and amp.
+    Without a GPU it stays in fp32, as OpenAI's `load` gives on a CPU.
+    """
+    model = from_state_dict(state_dict, design_details)
+    if torch.cuda.is_available():
+        convert_weights(model)
+    return model
+
+
+def from_state_dict(state_dict: Mapping[str, Tensor], design_details: Mapping[str, Any] | None = None) -> CLIP:
+    """A CLIP on the CPU, in fp32 and eval mode, with the architecture that the shapes of the weights give.
 
     Args:
-        state_dict: the weights; entries `input_resolution`, `context_length`, `vocab_size` are ignored.
-        design_details: prompts that the towers own, as prompt-learning code passes them: `vision_ctx` tokens
-            down to `vision_depth`, `language_ctx` tokens down to `language_depth` (the text input's own tokens
-            come from a prompt learner). Other entries have no meaning here.
+        state_dict: weights in OpenAI's layout; `input_resolution`, `context_length` and `vocab_size` are ignored.
+        design_details: prompt tokens to add to the towers, under the keys that prompt-learning code uses:
+            `vision_ctx` tokens for the first `vision_depth` layers of the image tower, and `language_ctx` tokens
+            for the first `language_depth` layers of the text tower except its input, whose prompt tokens come
+            from a prompt learner. Other keys are ignored.
 
     Raises:
-        ValueError: the tensors are not a CLIP's.
+        ValueError: the tensors are not those of a CLIP.
     """
     weights = {k: v for k, v in state_dict.items() if k not in ("input_resolution", "context_length", "vocab_size")}
     try:
         width = weights["ln_final.weight"].shape[0]
-        with torch.device("meta"):  # no time for random weights that are overwritten at once
+        with torch.device("meta"):  # skips the random initialization, which is overwritten anyway
             model = CLIP(
                 embed_dim=weights["text_projection"].shape[1],
                 context_length=weights["positional_embedding"].shape[0],

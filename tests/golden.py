@@ -9,8 +9,7 @@ from safetensors import safe_open
 from torch import Tensor
 from yacs.config import CfgNode
 
-from clip import build_model
-from clip.model import CLIP
+from clip.model import CLIP, from_state_dict
 from dassl.config import get_cfg_default
 from dassl.engine import TRAINER_REGISTRY
 from tests.paths import GOLDEN
@@ -29,7 +28,7 @@ def read(name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 def golden_clip() -> CLIP:
     weights, _ = read("clip.safetensors")
-    return build_model({k: v.float() for k, v in weights.items()}).requires_grad_(False)
+    return from_state_dict({k: v.float() for k, v in weights.items()}).requires_grad_(False)
 
 
 def trainer_options(trainer: str, **values: Any) -> CfgNode:

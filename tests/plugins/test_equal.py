@@ -4,8 +4,6 @@ Both sides have the same learned values and see the same images; a plug-in compu
 ours only what matters, so sums of fp32 numbers differ in their order: logits up to 100 agree to 1e-5 of that.
 """
 
-import importlib.util
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -14,36 +12,12 @@ from torch import Tensor, nn
 from yacs.config import CfgNode
 
 from clip import load
-from dassl.config import get_cfg_default
-from dassl.engine import TRAINER_REGISTRY
 from tests.golden import build
-from tests.plugins.project import FILES, PLUGINS
+from tests.plugins.modules import NAMES, SIDE, plugin_cfg, plugin_module, train_prompts_only
+from tests.plugins.project import PLUGINS
 
-NAMES = ["cat", "golden_retriever", "2012 Tesla Model S", "snow"]
-SIDE = 48
 LOGIT_TOLERANCE = {"rtol": 1e-5, "atol": 1e-3}  # 1e-5 of logits up to 100
 GRADIENT_TOLERANCE = {"rtol": 1e-4, "atol": 1e-5}
-
-
-@pytest.fixture(autouse=True)
-def _registry_as_it_was(monkeypatch: pytest.MonkeyPatch):
-    """The plug-ins' names leave the registry again."""
-    monkeypatch.setattr(TRAINER_REGISTRY, "_obj_map", dict(TRAINER_REGISTRY._obj_map))
-
-
-def plugin_module(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"plugin_{name}", FILES / "trainers" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def plugin_cfg(node: str, **values: Any) -> CfgNode:
-    cfg = get_cfg_default()
-    cfg.INPUT.SIZE = (SIDE, SIDE)
-    cfg.MODEL.BACKBONE.NAME = "ViT-Micro/8"
-    cfg.TRAINER[node] = CfgNode(values)
-    return cfg
 
 
 def ours(trainer: str, **values: Any) -> nn.Module:
@@ -54,9 +28,7 @@ def ours(trainer: str, **values: Any) -> nn.Module:
 def theirs(name: str, cfg: CfgNode) -> nn.Module:
     module = plugin_module(name)
     model = module.CustomCLIP(cfg, NAMES, module.load_clip_to_cpu(cfg).float())
-    for key, parameter in model.named_parameters():
-        learned = "prompt_learner" in key or "VPT" in key
-        parameter.requires_grad_(learned and "ZS_image_encoder" not in key)
+    train_prompts_only(model)
     return model
 
 
@@ -122,6 +94,7 @@ def test_teacher_without_prompts_is_clip():
     """`design_details` of depth 0 give the plain model: logits of the frozen teacher."""
     node = next(plugin.node["PROMPTSRC"] for plugin in PLUGINS if plugin.trainer == "SelfRegulated")
     teacher = plugin_module("self_regulated").load_clip_to_cpu(plugin_cfg("PROMPTSRC", **node), zero_shot_model=True)
+    teacher.float()  # fp16 where there is a GPU; the weights are fp16 numbers, so none changes
     clip_model = load("ViT-Micro/8", device="cpu")[0]
     assert teacher.state_dict().keys() == clip_model.state_dict().keys()
     images = torch.randn(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(5))
