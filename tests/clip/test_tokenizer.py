@@ -55,7 +55,7 @@ def test_encoding_is_a_fresh_list_each_time() -> None:
     assert tokenizer.encode("cat") == [2368]
 
 
-def test_bpe_gives_the_parts_of_a_word() -> None:
+def test_bpe_splits_a_word_into_tokens() -> None:
     tokenizer = SimpleTokenizer()
     parts = tokenizer.bpe("leopard").split(" ")
     assert "".join(parts) == "leopard</w>"
@@ -86,8 +86,10 @@ def test_tokenize_one_text_and_context_length() -> None:
 
 
 def test_too_long_texts_are_an_error_or_cut() -> None:
-    """77 places hold 75 words between the markers."""
+    """77 tokens are start of text, 75 words of one token, end of text."""
     assert clip.tokenize("cat " * 75)[0].tolist() == [49406, *[2368] * 75, 49407]
     with pytest.raises(ValueError, match=r"78 tokens does not fit the context length of 77.*truncate=True"):
+        clip.tokenize("cat " * 76)
+    with pytest.raises(RuntimeError, match="78 tokens"):  # OpenAI's
         clip.tokenize("cat " * 76)
     assert clip.tokenize("cat " * 76, truncate=True)[0].tolist() == [49406, *[2368] * 75, 49407]
