@@ -9,12 +9,12 @@ __all__ = ["clean_cfg", "config_name", "flatten", "get_cfg_default", "merge_file
 
 
 def get_cfg_default() -> CfgNode:
-    """A fresh tree of all keys with their defaults."""
+    """A new tree of all keys with their defaults."""
     return default_tree()
 
 
 def clean_cfg(cfg: CfgNode, trainer: str) -> None:
-    """Drop the nodes of all trainers but ``trainer`` from ``cfg.TRAINER``."""
+    """Remove the nodes of all trainers except ``trainer`` from ``cfg.TRAINER``."""
     for key in list(cfg.TRAINER):
         if key not in ("NAME", trainer.upper()):
             cfg.TRAINER.pop(key)

@@ -1,4 +1,4 @@
-"""Every configuration key that is not a trainer's own, with its default and its meaning."""
+"""All configuration keys except those of the trainers in trainers/, with default and meaning."""
 
 from functools import reduce
 from operator import getitem
@@ -12,7 +12,7 @@ __all__ = ["default_tree", "setting"]
 def setting(cfg: CN, key: str) -> Any:
     """The value at a dotted key such as "DATASET.ON_BAD_IMAGE", or its default where ``cfg`` has no such key.
 
-    For keys that upstream Dassl does not have: a repository may use a configuration tree of its own without them.
+    For keys that upstream Dassl does not have: a repository may use its own configuration tree, without them.
 
     Raises:
         KeyError: neither ``cfg`` nor ``default_tree()`` has the key.
@@ -25,20 +25,20 @@ def setting(cfg: CN, key: str) -> Any:
 
 
 def default_tree() -> CN:
-    """A fresh tree."""
+    """A new tree."""
     cfg = CN()
     cfg.VERSION = 1
-    # Folder of everything a run writes; "" writes nothing
+    # Output folder of the run; "": write nothing
     cfg.OUTPUT_DIR = "./output"
-    # Folder of an interrupted run to go on with; OUTPUT_DIR itself needs no mention
+    # Folder of an interrupted run to resume from; not needed if it is OUTPUT_DIR
     cfg.RESUME = ""
-    # 0 and above seed every generator; -1 leaves them random
+    # Seed of all random generators; -1: do not seed them
     cfg.SEED = -1
     # Use the GPU if there is one
     cfg.USE_CUDA = True
-    # Print what is built and with which settings
+    # Print what is built, with its settings
     cfg.VERBOSE = True
-    # Protocol named in results.json: base2new, cross_dataset, few_shot, zero_shot; "" derives it
+    # Protocol in results.json: base2new, cross_dataset, few_shot, zero_shot; "": derived from the other keys
     cfg.PROTOCOL = ""
     cfg.INPUT = _input()
     cfg.DATASET = _dataset()
@@ -46,11 +46,11 @@ def default_tree() -> CN:
     cfg.MODEL = _model()
     cfg.OPTIM = _optim()
     cfg.TRAIN = CN()
-    # Save the model every so many epochs; 0: only the last
+    # Save the model every CHECKPOINT_FREQ epochs; 0: only after the last
     cfg.TRAIN.CHECKPOINT_FREQ = 0
-    # Print every so many batches
+    # Print every PRINT_FREQ batches
     cfg.TRAIN.PRINT_FREQ = 10
-    # With labelled and unlabelled data, what an epoch's length is counted by: train_x, train_u, smaller_one
+    # With labelled and unlabelled data, the loader that determines an epoch's length: train_x, train_u, smaller_one
     cfg.TRAIN.COUNT_ITER = "train_x"
     cfg.TEST = _test()
     cfg.TRAINER = _trainers()
@@ -63,17 +63,17 @@ def _input() -> CN:
     node.SIZE = (224, 224)
     # bilinear, bicubic, nearest
     node.INTERPOLATION = "bilinear"
-    # Names of the training transforms, see dassl.data.transforms; normalize also holds for testing
+    # Names of the training transforms, see dassl.data.transforms; normalize also applies to testing
     node.TRANSFORMS = ()
-    # No training transform at all: test transforms everywhere
+    # No transforms: the dataset gives PIL images
     node.NO_TRANSFORM = False
     node.PIXEL_MEAN = [0.485, 0.456, 0.406]
     node.PIXEL_STD = [0.229, 0.224, 0.225]
     # random_crop: pixels of padding
     node.CROP_PADDING = 4
-    # random_resized_crop: range of the area
+    # random_resized_crop: range of the area, as a fraction of the image
     node.RRCROP_SCALE = (0.08, 1.0)
-    # cutout: number and side of the holes
+    # cutout: number and side length (pixels) of the holes
     node.CUTOUT_N = 1
     node.CUTOUT_LEN = 16
     # gaussian_noise: mean and standard deviation
@@ -89,7 +89,7 @@ def _input() -> CN:
     node.COLORJITTER_H = 0.1
     # randomgrayscale: probability
     node.RGS_P = 0.2
-    # gaussian_blur: probability and kernel side
+    # gaussian_blur: probability and kernel size
     node.GB_P = 0.5
     node.GB_K = 21
     return node
@@ -97,25 +97,25 @@ def _input() -> CN:
 
 def _dataset() -> CN:
     node = CN()
-    # Folder that holds the datasets' folders; "" is ./data
+    # Folder that contains the dataset folders; "": ./data
     node.ROOT = ""
     node.NAME = ""
     node.SOURCE_DOMAINS = ()
     node.TARGET_DOMAINS = ()
-    # Labelled images in all (semi-supervised datasets)
+    # Total number of labelled images (semi-supervised datasets)
     node.NUM_LABELED = -1
     # Training images per class; -1: all
     node.NUM_SHOTS = -1
-    # Which half of the classes: all, base (first), new (second)
+    # Classes: all, base (first half), new (second half)
     node.SUBSAMPLE_CLASSES = "all"
-    # What to do about an image that cannot be read: error, skip
+    # Action for an image that cannot be read: error, skip
     node.ON_BAD_IMAGE = "error"
-    # Share of the training data that becomes validation data where a dataset has none
+    # Fraction of the training data used for validation if a dataset has no validation data
     node.VAL_PERCENT = 0.1
     node.STL10_FOLD = -1
     node.CIFAR_C_TYPE = ""
     node.CIFAR_C_LEVEL = 1
-    # Use the labelled training data as unlabelled data too
+    # Also use the labelled training data as unlabelled data
     node.ALL_AS_UNLABELED = False
     return node
 
@@ -126,9 +126,9 @@ def _loader(sampler: str, sampling: bool = True) -> CN:
     node.SAMPLER = sampler
     node.BATCH_SIZE = 32
     if sampling:
-        # RandomDomainSampler: domains in a batch; 0: all
+        # RandomDomainSampler: domains per batch; 0: all
         node.N_DOMAIN = 0
-        # RandomClassSampler: images of each class in a batch
+        # RandomClassSampler: images per class in a batch
         node.N_INS = 16
     return node
 
@@ -140,11 +140,11 @@ def _dataloader() -> CN:
     node.K_TRANSFORMS = 1
     # Also return the image without augmentation
     node.RETURN_IMG0 = False
-    # MiB for the decoded images of few-shot training, all workers together; 0: none
+    # MiB for caching decoded images in few-shot training, shared by all workers; 0: no cache
     node.CACHE_MB = 2048
     node.TRAIN_X = _loader("RandomSampler")
     node.TRAIN_U = _loader("RandomSampler")
-    # Sampler, batch size and so on of the unlabelled data are those of TRAIN_X
+    # Use the settings of TRAIN_X for the unlabelled data
     node.TRAIN_U.SAME_AS_X = True
     node.TEST = _loader("SequentialSampler", sampling=False)
     return node
@@ -158,7 +158,7 @@ def _model() -> CN:
     node.BACKBONE.NAME = ""
     node.BACKBONE.PRETRAINED = True
     node.HEAD = CN()
-    # "" is no head
+    # "": no head
     node.HEAD.NAME = ""
     node.HEAD.HIDDEN_LAYERS = ()
     node.HEAD.ACTIVATION = "relu"
@@ -181,7 +181,7 @@ def _optim() -> CN:
     # adam, amsgrad, radam, adamw
     node.ADAM_BETA1 = 0.9
     node.ADAM_BETA2 = 0.999
-    # The layers named in NEW_LAYERS learn at LR, all others at LR * BASE_LR_MULT
+    # Learning rate LR for the layers in NEW_LAYERS, LR * BASE_LR_MULT for all others
     node.STAGED_LR = False
     node.NEW_LAYERS = ()
     node.BASE_LR_MULT = 0.1
@@ -191,13 +191,13 @@ def _optim() -> CN:
     node.STEPSIZE = (-1,)
     node.GAMMA = 0.1
     node.MAX_EPOCH = 10
-    # 0 and below: no warm-up
+    # 0 or less: no warm-up
     node.WARMUP_EPOCH = -1
     # constant, linear
     node.WARMUP_TYPE = "linear"
     node.WARMUP_CONS_LR = 1e-5
     node.WARMUP_MIN_LR = 1e-5
-    # The decay counts its epochs from the end of the warm-up
+    # Count the epochs of the decay from the end of the warm-up
     node.WARMUP_RECOUNT = True
     return node
 
@@ -208,17 +208,17 @@ def _test() -> CN:
     node.PER_CLASS_RESULT = False
     # Save the confusion matrix to OUTPUT_DIR/cmat.pt
     node.COMPUTE_CMAT = False
-    # Skip the test after training
+    # Do not test after training
     node.NO_TEST = False
     # val, test
     node.SPLIT = "test"
-    # The model tested after training: last_step, best_val
+    # Model to test after training: last_step, best_val
     node.FINAL_MODEL = "last_step"
     return node
 
 
 def _trainers() -> CN:
-    """The trainer's name, and the nodes of Dassl's own trainers: kept so that configs naming them still merge."""
+    """The trainer's name, and the nodes of upstream Dassl's trainers, so that files that mention them still merge."""
     return CN(
         {
             "NAME": "",

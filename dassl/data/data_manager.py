@@ -1,4 +1,4 @@
-"""From a configuration to loaders: the dataset, its transforms, samplers and workers."""
+"""Build the dataset and the data loaders of a configuration."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -31,21 +31,21 @@ def build_data_loader(
     is_train: bool = True,
     dataset_wrapper: Callable[..., TorchDataset] | None = None,
 ) -> Loader:
-    """A loader over ``data_source``.
+    """Build a loader of ``data_source``.
 
     Args:
-        cfg: DATALOADER.NUM_WORKERS, USE_CUDA, DATASET.ON_BAD_IMAGE and what the wrapper reads.
+        cfg: DATALOADER.NUM_WORKERS, USE_CUDA, DATASET.ON_BAD_IMAGE and the keys that the wrapper reads.
         sampler_type: a name of ``samplers.AVAI_SAMPLERS``.
         data_source: the items.
-        batch_size: items a batch; the last, smaller batch of training data is dropped if there is a full one.
-        n_domain: domains a batch (RandomDomainSampler).
-        n_ins: items of a class in a batch (RandomClassSampler).
+        batch_size: items per batch; an incomplete last batch of training data is dropped unless it is the only one.
+        n_domain: domains per batch (RandomDomainSampler).
+        n_ins: items per class in a batch (RandomClassSampler).
         tfm: transform, or list of transforms.
-        is_train: whether it is training data.
-        dataset_wrapper: used in place of DatasetWrapper, called in the same way.
+        is_train: whether this is training data.
+        dataset_wrapper: called instead of DatasetWrapper, with the same arguments.
 
     Raises:
-        ValueError: there are no items.
+        ValueError: ``data_source`` is empty or None.
     """
     if not data_source:
         raise ValueError(
@@ -70,13 +70,13 @@ def build_data_loader(
 
 
 class DataManager:
-    """The dataset of a configuration and its loaders.
+    """The dataset of a configuration, and its loaders.
 
     Args:
         cfg: the configuration.
-        custom_tfm_train: used in place of the training transform.
-        custom_tfm_test: used in place of the test transform.
-        dataset_wrapper: used in place of DatasetWrapper.
+        custom_tfm_train: replaces the training transform.
+        custom_tfm_test: replaces the test transform.
+        dataset_wrapper: replaces DatasetWrapper.
     """
 
     def __init__(
@@ -160,14 +160,14 @@ class DataManager:
 class DatasetWrapper(TorchDataset):
     """Items as dicts of tensors: ``img`` (3, H, W), ``label``, ``domain``, ``impath``, ``index``.
 
-    With a list of transforms their results are ``img``, ``img2``, …; with DATALOADER.K_TRANSFORMS > 1 each is a list
-    of that many draws (training only); with DATALOADER.RETURN_IMG0 ``img0`` is the image without augmentation.
+    A list of transforms gives ``img``, ``img2``, …. With DATALOADER.K_TRANSFORMS > 1, each of them is a list of that
+    many random views (training only). With DATALOADER.RETURN_IMG0, ``img0`` is the image without augmentation.
 
     Args:
         cfg: the configuration.
         data_source: the items.
         transform: transform, list of transforms, or None for the PIL image.
-        is_train: whether it is training data.
+        is_train: whether this is training data.
 
     Raises:
         ValueError: K_TRANSFORMS > 1 without a transform.
@@ -176,7 +176,7 @@ class DatasetWrapper(TorchDataset):
     def __init__(self, cfg: CfgNode, data_source: Sequence[Datum], transform: Any = None, is_train: bool = False):
         self.cfg = cfg
         self.data_source = data_source
-        self.transform = transform  # a callable, or a list or tuple of them
+        self.transform = transform  # callable, or list or tuple of callables
         self.is_train = is_train
         self.k_tfm = cfg.DATALOADER.K_TRANSFORMS if is_train else 1
         self.return_img0 = cfg.DATALOADER.RETURN_IMG0
@@ -209,15 +209,15 @@ class DatasetWrapper(TorchDataset):
         return output
 
     def _image(self, idx: int) -> Image.Image:
-        """The decoded image, from memory where it is kept there."""
-        if self._cache is not None and (kept := self._cache.get(idx)):
-            return kept
+        """The decoded image, from the cache if it is there."""
+        if self._cache is not None and (cached := self._cache.get(idx)):
+            return cached
         path = self.data_source[idx].impath
         try:
             image = read_image(path)
         except (OSError, ValueError) as error:
             raise BadImageError(
-                f"{error}\n  `python -m datasets check {self.cfg.DATASET.NAME} --images` names every such image;"
+                f"{error}\n  `python -m datasets check {self.cfg.DATASET.NAME} --images` lists all such images;"
                 " replace them, or set DATASET.ON_BAD_IMAGE skip"
             ) from error
         if self._cache is not None:
@@ -225,6 +225,6 @@ class DatasetWrapper(TorchDataset):
         return image
 
     def _transform_image(self, tfm: Callable[[Image.Image], Any], img0: Image.Image) -> Any:
-        """One draw of the transform, or the list of K_TRANSFORMS draws."""
+        """One random view, or a list of K_TRANSFORMS views."""
         images = [tfm(img0) for _ in range(self.k_tfm)]
         return images[0] if len(images) == 1 else images

@@ -1,4 +1,4 @@
-"""The loader: batches that do not depend on the number of workers, and images that cannot be read."""
+"""A data loader whose batches do not depend on the number of workers, and that can skip unreadable images."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -10,18 +10,18 @@ from .seeding import item_rng
 
 
 class BadImageError(ValueError):
-    """An image of the dataset that is missing or cannot be decoded."""
+    """An image of the dataset is missing or cannot be decoded."""
 
 
 class LoadedItems(Dataset):
-    """A dataset as the loader reads it: one seed an item, and bad images skipped if that is asked for.
+    """Wraps a dataset for the loader: one seed per item, and optionally no unreadable images.
 
-    A training item that cannot be read is replaced by the next one that can, so that batches keep their size;
-    an evaluation item is left out. Attributes of the wrapped dataset are reachable through this one.
+    With ``skip_bad``, a training item that cannot be read is replaced by the next readable one, so that batches keep
+    their size, and an evaluation item is left out. Attributes of the wrapped dataset are available on the wrapper.
 
     Args:
-        dataset: what is read.
-        is_train: whether it is training data: then its randomness is seeded by (epoch, index).
+        dataset: the dataset to wrap.
+        is_train: whether this is training data; its randomness is then seeded by (epoch, index).
         skip_bad: skip images that cannot be read instead of raising BadImageError.
     """
 
@@ -29,7 +29,7 @@ class LoadedItems(Dataset):
         self.dataset = dataset
         self.is_train = is_train
         self.skip_bad = skip_bad
-        # Shared with the workers, which outlive an epoch: the seed of the epoch, and who found which image bad.
+        # In shared memory, because workers persist between epochs: the seed of the epoch, and which images are bad.
         self.epoch_seed = torch.zeros((), dtype=torch.int64).share_memory_()
         self.bad = torch.zeros(len(dataset) if skip_bad else 0, dtype=torch.uint8).share_memory_()
 
@@ -63,17 +63,17 @@ class LoadedItems(Dataset):
 
 
 class Loader(DataLoader):
-    """A DataLoader whose batches depend on torch's main generator alone.
+    """A DataLoader whose batches depend only on torch's global generator.
 
-    Training: each ``iter()`` draws one number from the main generator; the order and every item's randomness derive
-    from it, so batches are the same for any number of workers, and restoring the main generator at an epoch's start
-    repeats the epoch. Evaluation draws nothing.
+    Training: each ``iter()`` draws one number from the global generator. The order and the randomness of every item
+    derive from it, so batches are the same for any number of workers, and restoring the state of the global generator
+    at the start of an epoch repeats the epoch. Evaluation draws nothing.
     """
 
     def __init__(self, items: LoadedItems, **kwargs: Any) -> None:
         super().__init__(items, collate_fn=_collate, generator=torch.Generator(), **kwargs)
         self.items = items
-        # Of its own: the loader's generator seeds the workers, which persistent ones do not repeat every epoch.
+        # Not the loader's own generator, which seeds the workers: persistent workers are not seeded again every epoch.
         self._order = torch.Generator()
         if hasattr(self.sampler, "generator"):
             self.sampler.generator = self._order
@@ -102,7 +102,7 @@ class Loader(DataLoader):
 
 
 def _without_traceback(batches: Iterator[Any]) -> Iterator[Any]:
-    """The batches; a worker's BadImageError comes as it was raised there, without the traceback around it."""
+    """The batches; a BadImageError from a worker is raised again without the traceback in its message."""
     try:
         yield from batches
     except BadImageError as error:
@@ -111,6 +111,6 @@ def _without_traceback(batches: Iterator[Any]) -> Iterator[Any]:
 
 
 def _collate(items: list[Any]) -> Any:
-    """A batch of the items that could be read; None if none could."""
-    kept = [item for item in items if item is not None]
-    return default_collate(kept) if kept else None
+    """A batch of the items that could be read; None if there are none."""
+    readable = [item for item in items if item is not None]
+    return default_collate(readable) if readable else None

@@ -1,4 +1,4 @@
-"""Orders in which a loader visits the items."""
+"""Samplers: the order in which a loader visits the items."""
 
 import random
 from collections import defaultdict
@@ -22,7 +22,7 @@ AVAI_SAMPLERS = [
 
 
 def _indices_by(data_source: Sequence[Datum], attribute: str) -> dict[int, list[int]]:
-    """The items' indices by their ``domain`` or ``label``, keys in ascending order."""
+    """Indices of the items by ``domain`` or ``label``, keys in ascending order."""
     groups: dict[int, list[int]] = defaultdict(list)
     for index, item in enumerate(data_source):
         groups[getattr(item, attribute)].append(index)
@@ -30,7 +30,7 @@ def _indices_by(data_source: Sequence[Datum], attribute: str) -> dict[int, list[
 
 
 def _num_batches(chunks: Sequence[int], per_batch: int) -> int:
-    """How many batches of ``per_batch`` different groups can be made from groups of so many chunks each."""
+    """Number of batches with one chunk each from ``per_batch`` groups, given the number of chunks per group."""
     left, batches = sorted(chunks), 0
     while len(left) >= per_batch and left[-per_batch] > 0:
         left[-per_batch:] = [count - 1 for count in left[-per_batch:]]
@@ -40,10 +40,10 @@ def _num_batches(chunks: Sequence[int], per_batch: int) -> int:
 
 
 def _draw_batches(groups: dict[int, list[list[int]]], per_batch: int) -> list[int]:
-    """Batches of one chunk from each of ``per_batch`` groups, in random order, joined to one list of indices.
+    """Batches with one chunk each from ``per_batch`` groups, in random order, concatenated to one list of indices.
 
-    The groups with the most chunks left are drawn from first (ties at random): as many batches as possible, and the
-    same number every epoch.
+    Each batch takes the groups with the most remaining chunks (ties are broken at random). This gives the maximum
+    number of batches, which is the same in every epoch.
     """
     left = {key: list(chunks) for key, chunks in groups.items()}
     batches = []
@@ -55,7 +55,7 @@ def _draw_batches(groups: dict[int, list[list[int]]], per_batch: int) -> list[in
 
 
 def _chunks(indices: list[int], size: int, fill: bool = False) -> list[list[int]]:
-    """Random chunks of ``size``; a group smaller than that gives one chunk with repeats if ``fill``."""
+    """Random chunks of ``size``; with ``fill``, a smaller group gives one chunk with repetitions."""
     if fill and len(indices) < size:
         return [random.choices(indices, k=size)]
     shuffled = random.sample(indices, len(indices))
@@ -63,12 +63,12 @@ def _chunks(indices: list[int], size: int, fill: bool = False) -> list[list[int]
 
 
 class RandomDomainSampler(Sampler[int]):
-    """Batches of equally many random items from each of ``n_domain`` random domains.
+    """Batches with the same number of random items from each of ``n_domain`` random domains.
 
     Args:
         data_source: the items.
-        batch_size: items a batch.
-        n_domain: domains a batch; 0 or less means all.
+        batch_size: items per batch.
+        n_domain: domains per batch; 0 or less: all.
 
     Raises:
         ValueError: the batch size is not a multiple of the number of domains, or there are fewer domains.
@@ -81,9 +81,9 @@ class RandomDomainSampler(Sampler[int]):
         self.n_domain = n_domain if n_domain > 0 else len(self.domains)
         self.batch_size = batch_size
         if self.n_domain > len(self.domains):
-            raise ValueError(f"N_DOMAIN is {n_domain}, but the data have {len(self.domains)} domains")
+            raise ValueError(f"N_DOMAIN is {n_domain}, but the data has {len(self.domains)} domains")
         if batch_size % self.n_domain:
-            raise ValueError(f"The batch size {batch_size} must be a multiple of the {self.n_domain} domains a batch")
+            raise ValueError(f"The batch size {batch_size} must be a multiple of the {self.n_domain} domains per batch")
         self.n_img_per_domain = batch_size // self.n_domain
         chunks = [len(indices) // self.n_img_per_domain for indices in self.domain_dict.values()]
         self.length = _num_batches(chunks, self.n_domain) * batch_size
@@ -97,11 +97,11 @@ class RandomDomainSampler(Sampler[int]):
 
 
 class SeqDomainSampler(Sampler[int]):
-    """Batches of one domain each, the domains in turn, equally many batches of each.
+    """Batches from one domain each, domains in turn, with the same number of batches per domain.
 
     Args:
         data_source: the items.
-        batch_size: items a batch.
+        batch_size: items per batch.
     """
 
     def __init__(self, data_source: Sequence[Datum], batch_size: int) -> None:
@@ -123,15 +123,15 @@ class SeqDomainSampler(Sampler[int]):
 class RandomClassSampler(Sampler[int]):
     """Batches of ``n_ins`` random items from each of ``batch_size // n_ins`` random classes.
 
-    A class with fewer than ``n_ins`` items repeats some.
+    Items of a class with fewer than ``n_ins`` items are repeated.
 
     Args:
         data_source: the items.
-        batch_size: items a batch.
-        n_ins: items of a class in a batch.
+        batch_size: items per batch.
+        n_ins: items per class in a batch.
 
     Raises:
-        ValueError: ``n_ins`` is larger than the batch size, or a batch needs more classes than there are.
+        ValueError: ``n_ins`` is larger than the batch size, or there are fewer classes than a batch needs.
     """
 
     def __init__(self, data_source: Sequence[Datum], batch_size: int, n_ins: int) -> None:
@@ -144,7 +144,7 @@ class RandomClassSampler(Sampler[int]):
         self.index_dic = _indices_by(data_source, "label")
         self.labels = list(self.index_dic)
         if len(self.labels) < self.ncls_per_batch:
-            raise ValueError(f"A batch takes {self.ncls_per_batch} classes, but the data have {len(self.labels)}")
+            raise ValueError(f"A batch needs {self.ncls_per_batch} classes, but the data has {len(self.labels)}")
         chunks = [max(len(indices) // n_ins, 1) for indices in self.index_dic.values()]
         self.length = _num_batches(chunks, self.ncls_per_batch) * self.ncls_per_batch * n_ins
 
@@ -164,10 +164,10 @@ def build_sampler(
     n_domain: int = 0,
     n_ins: int = 16,
 ) -> Any:
-    """The sampler of that name.
+    """Build the sampler named ``sampler_type``.
 
     Raises:
-        ValueError: there is none of that name.
+        ValueError: unknown name.
     """
     check_availability(sampler_type, AVAI_SAMPLERS, "SAMPLER")
     items = data_source if data_source is not None else []

@@ -1,4 +1,4 @@
-"""Randomness of the training items: a function of (epoch seed, index), whichever process reads them."""
+"""Seeds of training items that depend only on (epoch seed, index), not on the process that reads them."""
 
 import hashlib
 import random
@@ -10,14 +10,14 @@ import torch
 
 
 def item_seed(epoch_seed: int, index: int) -> int:
-    """A 63-bit seed for one item of one epoch."""
+    """A 63-bit seed for an item in an epoch."""
     digest = hashlib.blake2b(b"%d/%d" % (epoch_seed, index), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
 
 
 @contextmanager
 def item_rng(epoch_seed: int, index: int) -> Iterator[None]:
-    """Python's, numpy's and torch's CPU generators seeded for one item; the caller's states come back afterwards."""
+    """Seed Python's, NumPy's and torch's CPU generators for an item, and restore their states on exit."""
     python_state, numpy_state, torch_state = random.getstate(), np.random.get_state(), torch.get_rng_state()
     seed = item_seed(epoch_seed, index)
     random.seed(seed)

@@ -10,7 +10,7 @@ EVALUATOR_REGISTRY = Registry("EVALUATOR")
 
 
 def build_evaluator(cfg: Any, **kwargs: Any) -> Any:
-    """The evaluator that ``cfg.TEST.EVALUATOR`` names; ``kwargs`` go to it."""
+    """Build the evaluator ``cfg.TEST.EVALUATOR`` with ``kwargs``."""
     evaluator = EVALUATOR_REGISTRY.get(cfg.TEST.EVALUATOR)
     if cfg.VERBOSE:
         print(f"Loading evaluator: {cfg.TEST.EVALUATOR}")

@@ -1,4 +1,4 @@
-"""What a test reports. B images, K classes."""
+"""Metrics of a test. Letters: B images, K classes."""
 
 from collections import OrderedDict, defaultdict
 from collections.abc import Mapping
@@ -32,20 +32,20 @@ class EvaluatorBase:
 
 @EVALUATOR_REGISTRY.register()
 class Classification(EvaluatorBase):
-    """Accuracy, error rate and macro F1 in percent; on demand by class, and the confusion matrix.
+    """Accuracy, error rate and macro F1 in percent; optionally per-class accuracy and the confusion matrix.
 
-    After :meth:`evaluate`, ``report`` holds the same in full with the counts: correct, total, accuracy, macro_f1,
-    and with TEST.PER_CLASS_RESULT per_class, a list of dicts (label, classname, correct, total, accuracy).
+    After :meth:`evaluate`, ``report`` has correct, total, accuracy, macro_f1 and, with TEST.PER_CLASS_RESULT,
+    per_class: a list of dicts with label, classname, correct, total and accuracy.
 
     Args:
-        lab2cname: class name of each label, needed for results by class.
+        lab2cname: class name of each label, needed for per-class results.
     """
 
     def __init__(self, cfg: Any, lab2cname: Mapping[int, str] | None = None, **kwargs: Any) -> None:
         super().__init__(cfg)
         self._lab2cname = lab2cname
         if cfg.TEST.PER_CLASS_RESULT and lab2cname is None:
-            raise ValueError("TEST.PER_CLASS_RESULT needs the class names: give the evaluator lab2cname")
+            raise ValueError("TEST.PER_CLASS_RESULT needs the class names: pass lab2cname to the evaluator")
         self.reset()
 
     def reset(self) -> None:
@@ -54,20 +54,20 @@ class Classification(EvaluatorBase):
         self.report: dict[str, Any] | None = None
 
     def process(self, mo: torch.Tensor, gt: torch.Tensor) -> None:
-        """Add a batch: scores ``mo`` (B, K), labels ``gt`` (B,). Nothing leaves the device before ``evaluate``."""
+        """Add a batch of scores ``mo`` (B, K) and labels ``gt`` (B,), without a transfer from their device."""
         self._pred.append(mo.max(1)[1])  # (B,)
         self._true.append(gt)
 
     def evaluate(self) -> OrderedDict[str, Any]:
-        """Print the ``=> result`` block and return accuracy (first), error_rate, macro_f1 and what else was asked.
+        """Print the ``=> result`` block and return accuracy, error_rate, macro_f1 and the optional metrics.
 
         Raises:
-            ValueError: not one sample was processed.
+            ValueError: no sample was processed.
         """
-        from sklearn.metrics import f1_score  # a second to import, wanted only here
+        from sklearn.metrics import f1_score  # takes about a second to import
 
         if not self._true or not sum(len(batch) for batch in self._true):
-            raise ValueError("Nothing to evaluate: the split holds no images")
+            raise ValueError("Nothing to evaluate: the split has no images")
         y_pred = torch.cat(self._pred).cpu().numpy()  # (total,)
         y_true = torch.cat(self._true).cpu().numpy()  # (total,)
         total = len(y_true)
@@ -110,7 +110,7 @@ class Classification(EvaluatorBase):
         ]
 
     def _save_confusion_matrix(self, y_true: np.ndarray, y_pred: np.ndarray) -> None:
-        """Rows are true labels and sum to 1, columns predictions; saved as OUTPUT_DIR/cmat.pt (a tensor)."""
+        """Save a tensor as OUTPUT_DIR/cmat.pt: rows are true labels and sum to 1, columns are predictions."""
         from sklearn.metrics import confusion_matrix
 
         matrix = confusion_matrix(y_true, y_pred, normalize="true")  # (labels, labels)

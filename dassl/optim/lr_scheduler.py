@@ -1,6 +1,6 @@
-"""Learning rates by epoch: step, multi-step or cosine decay, after an optional warm-up.
+"""Learning rate schedules per epoch: step, multi-step or cosine decay, after an optional warm-up.
 
-Every scheduler's ``state_dict`` holds plain values only, also that of the warm-up with the scheduler inside it.
+The ``state_dict`` of every scheduler has plain values only, including that of the warm-up's successor.
 """
 
 from collections.abc import Sequence
@@ -17,10 +17,10 @@ AVAI_SCHEDS = ["single_step", "multi_step", "cosine"]
 
 
 class _BaseWarmupScheduler(LRScheduler):
-    """Warms up for ``warmup_epoch`` epochs, then hands over to ``successor``, which starts at the base rate.
+    """Warms up for ``warmup_epoch`` epochs, then continues with ``successor``, which starts at the base rate.
 
     Args:
-        verbose: accepted and unused, as torch itself has dropped it.
+        verbose: ignored; torch has removed it.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class _BaseWarmupScheduler(LRScheduler):
         raise NotImplementedError
 
     def step(self, epoch: int | None = None) -> None:
-        """To the next epoch's rates (of ``epoch``, counted from the hand-over, if given)."""
+        """Set the rates of the next epoch, or of ``epoch``, counted from the end of the warm-up."""
         if self.last_epoch >= self.warmup_epoch:
             self.successor.step(epoch)
             self._last_lr = self.successor.get_last_lr()
@@ -101,13 +101,13 @@ class LinearWarmupScheduler(_BaseWarmupScheduler):
 
 
 def build_lr_scheduler(optimizer: torch.optim.Optimizer, optim_cfg: Any) -> LRScheduler:
-    """The scheduler that ``cfg.OPTIM`` describes; call ``step()`` after every epoch.
+    """Build the scheduler of ``cfg.OPTIM``; call ``step()`` after every epoch.
 
-    With WARMUP_RECOUNT the decay counts its epochs from the end of the warm-up; without it the warm-up's epochs
-    are counted as passed, though the rate still starts from LR (a decay due during the warm-up does not happen).
+    With WARMUP_RECOUNT, the decay counts epochs from the end of the warm-up. Without it, the epochs of the warm-up
+    count, too, but the rate still starts at LR: a decay that falls within the warm-up does not happen.
 
     Raises:
-        ValueError: unknown scheduler or warm-up type, or STEPSIZE does not fit the scheduler.
+        ValueError: unknown scheduler or warm-up type, or STEPSIZE has the wrong type for the scheduler.
     """
     check_availability(optim_cfg.LR_SCHEDULER, AVAI_SCHEDS, "OPTIM.LR_SCHEDULER")
     scheduler = _decay(optimizer, optim_cfg)

@@ -16,22 +16,22 @@ AVAI_OPTIMS = ["adam", "amsgrad", "sgd", "rmsprop", "radam", "adamw"]
 
 
 def build_optimizer(model: Any, optim_cfg: Any, param_groups: Any = None) -> torch.optim.Optimizer:
-    """The optimizer that ``cfg.OPTIM`` describes.
+    """Build the optimizer of ``cfg.OPTIM``.
 
     Args:
         model: a module, or an iterable of parameters or of parameter groups.
-        optim_cfg: ``cfg.OPTIM``. With STAGED_LR the children named in NEW_LAYERS learn at LR and all others at
-            LR * BASE_LR_MULT.
-        param_groups: used as they are, instead of the model's parameters.
+        optim_cfg: ``cfg.OPTIM``. With STAGED_LR, the learning rate is LR for the children in NEW_LAYERS and
+            LR * BASE_LR_MULT for all others.
+        param_groups: parameters or groups to use instead of the model's parameters.
 
     Raises:
-        ValueError: unknown optimizer, or NEW_LAYERS names no child of the model.
-        TypeError: STAGED_LR with something that is not a module.
+        ValueError: unknown optimizer, or a name in NEW_LAYERS that is not a child of the model.
+        TypeError: STAGED_LR, but ``model`` is not a module.
     """
     check_availability(optim_cfg.NAME, AVAI_OPTIMS, "OPTIM.NAME")
     if param_groups is not None:
         if optim_cfg.STAGED_LR:
-            warnings.warn("OPTIM.STAGED_LR does nothing here: the parameter groups are given", stacklevel=2)
+            warnings.warn("OPTIM.STAGED_LR does nothing if param_groups are given", stacklevel=2)
     elif optim_cfg.STAGED_LR:
         param_groups = _staged_groups(model, optim_cfg)
     else:
@@ -40,10 +40,10 @@ def build_optimizer(model: Any, optim_cfg: Any, param_groups: Any = None) -> tor
 
 
 def _staged_groups(model: Any, optim_cfg: Any) -> list[dict[str, Any]]:
-    """Two groups: the pretrained layers at a fraction of the rate, then the new ones."""
+    """Two groups: the pretrained layers with a fraction of the learning rate, then the new ones."""
     if not isinstance(model, nn.Module):
         raise TypeError(
-            f"OPTIM.STAGED_LR needs the module itself to find OPTIM.NEW_LAYERS in it, not {type(model).__name__}"
+            f"OPTIM.STAGED_LR needs the module itself, to find OPTIM.NEW_LAYERS in it, not {type(model).__name__}"
         )
     if isinstance(model, nn.DataParallel):
         model = model.module

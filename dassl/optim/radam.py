@@ -8,11 +8,11 @@ __all__ = ["RAdam"]
 
 
 class RAdam(torch.optim.RAdam):
-    """torch's RAdam with the decoupled weight decay and the argument order that callers of Dassl use.
+    """torch's RAdam with decoupled weight decay and upstream Dassl's argument order.
 
     Args:
-        degenerated_to_sgd: while the variance is not yet tractable, step with momentum SGD; without it such steps
-            would be skipped, which is not offered.
+        degenerated_to_sgd: must be True: momentum SGD while the variance is not yet tractable. Skipping these
+            steps is not supported.
     """
 
     def __init__(
@@ -25,5 +25,5 @@ class RAdam(torch.optim.RAdam):
         degenerated_to_sgd: bool = True,
     ) -> None:
         if not degenerated_to_sgd:
-            raise ValueError("RAdam is only offered with degenerated_to_sgd=True")
+            raise ValueError("RAdam supports only degenerated_to_sgd=True")
         super().__init__(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, decoupled_weight_decay=True)

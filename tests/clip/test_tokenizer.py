@@ -1,4 +1,4 @@
-"""The tokenizer against independent token ids, and the members that callers of OpenAI's class use."""
+"""The tokenizer against independent token ids, and the attributes of OpenAI's class that callers use."""
 
 import json
 from pathlib import Path
@@ -32,7 +32,7 @@ def test_vocabulary_layout() -> None:
     assert all(tokenizer.decoder[i] == token for token, i in tokenizer.encoder.items())
 
 
-def test_known_sentence_and_its_decoding() -> None:
+def test_encoding_and_decoding_a_sentence() -> None:
     tokenizer = SimpleTokenizer()
     assert tokenizer.encode("a photo of a cat.") == [320, 1125, 539, 320, 2368, 269]
     assert tokenizer.decode([320, 1125, 539, 320, 2368, 269]) == "a photo of a cat . "
@@ -43,13 +43,13 @@ def test_markers_in_text_are_single_tokens() -> None:
     assert SimpleTokenizer().encode("<|startoftext|>cat<|endoftext|>") == [49406, 2368, 49407]
 
 
-def test_half_a_character_decodes_to_a_replacement() -> None:
+def test_an_incomplete_character_decodes_to_the_replacement_character() -> None:
     tokenizer = SimpleTokenizer()
     first_byte = tokenizer.encoder[tokenizer.byte_encoder["é".encode()[0]]]
     assert tokenizer.decode([first_byte]) == "\ufffd"
 
 
-def test_encoding_is_a_fresh_list_each_time() -> None:
+def test_each_encoding_is_a_new_list() -> None:
     tokenizer = SimpleTokenizer()
     tokenizer.encode("cat").append(1)
     assert tokenizer.encode("cat") == [2368]
@@ -62,7 +62,7 @@ def test_bpe_splits_a_word_into_tokens() -> None:
     assert [tokenizer.encoder[part] for part in parts] == tokenizer.encode("leopard")
 
 
-def test_making_a_tokenizer_reads_nothing(tmp_path: Path) -> None:
+def test_constructing_a_tokenizer_reads_no_file(tmp_path: Path) -> None:
     tokenizer = SimpleTokenizer(str(tmp_path / "none.txt.gz"))
     with pytest.raises(FileNotFoundError, match=r"none\.txt.gz"):
         tokenizer.encode("cat")
@@ -85,7 +85,7 @@ def test_tokenize_one_text_and_context_length() -> None:
     assert clip.tokenize([]).shape == (0, 77)
 
 
-def test_too_long_texts_are_an_error_or_cut() -> None:
+def test_too_long_texts_are_an_error_or_truncated() -> None:
     """77 tokens are start of text, 75 words of one token, end of text."""
     assert clip.tokenize("cat " * 75)[0].tolist() == [49406, *[2368] * 75, 49407]
     with pytest.raises(ValueError, match=r"78 tokens does not fit the context length of 77.*truncate=True"):

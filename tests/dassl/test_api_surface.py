@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-# module: what it defines, with the parameters in their order
+# Names that each module defines, with their parameters in order
 DEFINED = {
     "dassl.config": """
         get_cfg_default()
@@ -240,7 +240,7 @@ DEFINED = {
     """,
 }
 
-# what public plug-ins import, as module.name
+# Names that public plug-ins import, as module.name
 IMPORTED = """
     dassl.config.clean_cfg
     dassl.config.get_cfg_default

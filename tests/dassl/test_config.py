@@ -1,4 +1,4 @@
-"""Defaults, merging, and errors that say what to do."""
+"""Defaults, merging, and error messages."""
 
 import ast
 import json
@@ -33,7 +33,7 @@ def test_defaults_are_the_published_ones(cfg) -> None:
     assert ours.keys() - published.keys() == own
 
 
-def test_each_tree_is_its_own(cfg) -> None:
+def test_each_call_gives_a_new_tree(cfg) -> None:
     cfg.OPTIM.LR = 1.0
     assert get_cfg_default().OPTIM.LR == 0.0003
 
@@ -77,7 +77,7 @@ def test_options(cfg) -> None:
     assert cfg.TRAINER.FIXMATCH.STRONG_TRANSFORMS == ("cutout",)
 
 
-def test_unknown_keys_are_one_error_with_the_closest(cfg, tmp_path) -> None:
+def test_all_unknown_keys_are_in_one_error_with_the_closest(cfg, tmp_path) -> None:
     text = "OPTM:\n  LR: 0.1\nDATALOADER:\n  TRAIN_X:\n    BATCHSIZE: 4\nSEED: 3\n"
     with pytest.raises(ValueError) as caught:
         merge_text(cfg, tmp_path, text)

@@ -1,4 +1,4 @@
-"""Classification results against a computation by hand."""
+"""Classification results against values computed by hand."""
 
 import pytest
 import torch
@@ -37,7 +37,7 @@ def test_accuracy_and_macro_f1(capsys) -> None:
     assert expected in capsys.readouterr().out
 
 
-def test_by_class_and_confusion_matrix(tmp_path, capsys) -> None:
+def test_per_class_results_and_confusion_matrix(tmp_path, capsys) -> None:
     cfg = get_cfg_default()
     cfg.OUTPUT_DIR = str(tmp_path)
     cfg.TEST.PER_CLASS_RESULT = True
@@ -57,7 +57,7 @@ def test_by_class_and_confusion_matrix(tmp_path, capsys) -> None:
     assert torch.allclose(matrix, expected)
 
 
-def test_reset_forgets() -> None:
+def test_reset_discards_predictions_and_report() -> None:
     evaluator, _ = evaluated(get_cfg_default())
     evaluator.reset()
     assert evaluator.report is None
@@ -65,7 +65,7 @@ def test_reset_forgets() -> None:
         evaluator.evaluate()
 
 
-def test_results_by_class_need_names() -> None:
+def test_per_class_results_need_names() -> None:
     cfg = get_cfg_default()
     cfg.TEST.PER_CLASS_RESULT = True
     with pytest.raises(ValueError, match="needs the class names"):

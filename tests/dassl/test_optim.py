@@ -1,4 +1,4 @@
-"""Schedules against the golden numbers, optimizers against their definitions."""
+"""Schedules against golden values, optimizers against their definitions."""
 
 import json
 import math
@@ -51,7 +51,7 @@ def test_all_golden_schedules() -> None:
 
 
 def test_cosine_after_warm_up() -> None:
-    """lr(t) = base (1 + cos(pi (t - w) / T)) / 2 from the end of the warm-up w on."""
+    """lr(t) = base (1 + cos(pi (t - w) / T)) / 2 after the warm-up, which ends at epoch w."""
     cfg = optim_cfg(
         LR=0.2, LR_SCHEDULER="cosine", MAX_EPOCH=6, WARMUP_EPOCH=2, WARMUP_TYPE="linear", WARMUP_MIN_LR=0.01
     )
@@ -63,7 +63,7 @@ def test_cosine_after_warm_up() -> None:
 @pytest.mark.parametrize("kind", ["cosine", "single_step", "multi_step"])
 @pytest.mark.parametrize("warmup", [-1, 2])
 @pytest.mark.parametrize("stop", [1, 2, 3, 5])
-def test_saved_state_is_plain_and_goes_on(tmp_path, kind, warmup, stop) -> None:
+def test_saved_state_is_plain_and_resumes(tmp_path, kind, warmup, stop) -> None:
     cfg = optim_cfg(
         LR=0.1, LR_SCHEDULER=kind, STEPSIZE=(2, 4), MAX_EPOCH=8, WARMUP_EPOCH=warmup, WARMUP_TYPE="constant"
     )
@@ -134,7 +134,7 @@ def test_optimizer_of_parameters_and_of_given_groups() -> None:
     groups = [{"params": [weight], "lr": 0.5}, {"params": [bias]}]
     optimizer = build_optimizer(nn.Linear(1, 1), optim_cfg(LR=0.1), param_groups=groups)
     assert [group["lr"] for group in optimizer.param_groups] == [0.5, 0.1]
-    with pytest.warns(UserWarning, match="STAGED_LR does nothing"):
+    with pytest.warns(UserWarning, match="STAGED_LR does nothing if param_groups are given"):
         build_optimizer(nn.Linear(1, 1), optim_cfg(STAGED_LR=True), param_groups=[{"params": [weight]}])
 
 
@@ -158,7 +158,7 @@ def test_unknown_optimizer() -> None:
 
 
 def test_radam_follows_the_paper() -> None:
-    """Momentum SGD while rho_t <= 4 or so, then the rectified adaptive step (Liu et al., algorithm 2)."""
+    """Momentum SGD while rho_t <= 5 (torch's threshold), then the rectified adaptive step (Liu et al., algorithm 2)."""
     lr, b1, b2, eps, decay = 0.1, 0.9, 0.99, 1e-8, 0.01
     parameter = nn.Parameter(torch.tensor([1.0], dtype=torch.float64))
     optimizer = RAdam([parameter], lr=lr, betas=(b1, b2), eps=eps, weight_decay=decay)

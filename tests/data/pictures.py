@@ -11,7 +11,7 @@ from dassl.data.datasets import Datum
 
 
 def save_picture(path: Path, seed: int = 0, size: tuple[int, int] = (20, 16)) -> Path:
-    """A picture of random noise, width × height = ``size``; its format follows from the name."""
+    """A picture of random noise, width × height = ``size``; the suffix determines the format."""
     path.parent.mkdir(parents=True, exist_ok=True)
     width, height = size
     pixels = np.random.RandomState(seed).randint(0, 256, (height, width, 3), dtype=np.uint8)
@@ -29,7 +29,7 @@ def save_items(folder: Path, per_class: int, num_classes: int) -> list[Datum]:
 
 
 def make_cfg(**options: object) -> CfgNode:
-    """The defaults, quiet, at 12 × 12 pixels, without workers; options are KEY__SUBKEY=value."""
+    """The defaults with 12 × 12 pixels, no output and no workers; options are KEY__SUBKEY=value."""
     cfg = get_cfg_default()
     cfg.VERBOSE = False
     cfg.INPUT.SIZE = (12, 12)

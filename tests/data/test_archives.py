@@ -1,4 +1,4 @@
-"""Archives write below their folder or not at all; damaged ones say so."""
+"""Archives are unpacked inside the target folder only; errors name damaged ones."""
 
 import io
 import tarfile

@@ -1,4 +1,4 @@
-"""DatasetBase as plug-ins call it, and the wrong data that it refuses."""
+"""DatasetBase as plug-ins call it, and the invalid data that it refuses."""
 
 import random
 

@@ -1,4 +1,4 @@
-"""Batches do not depend on who reads them; images that cannot be read are named or skipped."""
+"""Batches do not depend on the number of workers; unreadable images are named or skipped."""
 
 import pickle
 import random
@@ -71,7 +71,7 @@ def test_an_epoch_repeats_when_the_main_generator_is_restored(items):
     for _ in loader:
         pass
     state = torch.get_rng_state()
-    fresh = make_loader(make_cfg(DATALOADER__NUM_WORKERS=2), items)  # as a resumed process has it
+    fresh = make_loader(make_cfg(DATALOADER__NUM_WORKERS=2), items)  # as in a resumed process
     torch.set_rng_state(state)
     rest = [[(b["img"], b["index"]) for b in fresh] for _ in range(2)]
     for epoch_a, epoch_b in zip(whole[1:], rest, strict=True):
@@ -139,7 +139,7 @@ def test_a_batch_has_the_published_keys(items):
     assert batch["impath"] == [item.impath for item in items[:4]]
 
 
-def test_several_transforms_draws_and_the_plain_image(items):
+def test_several_transforms_views_and_the_plain_image(items):
     cfg = make_cfg(DATALOADER__K_TRANSFORMS=2, DATALOADER__RETURN_IMG0=True)
     tfm = build_transform(cfg)
     item = DatasetWrapper(cfg, items, transform=[tfm, tfm], is_train=True)[0]
@@ -155,7 +155,7 @@ def test_several_transforms_draws_and_the_plain_image(items):
 
 @pytest.fixture
 def damaged(tmp_path):
-    """Six good pictures; the second of them cut off, the fifth missing."""
+    """Six pictures, of which the second is truncated and the fifth is missing."""
     items = save_items(tmp_path, per_class=6, num_classes=1)
     content = save_picture(tmp_path / "0_1.jpg", size=(60, 60)).read_bytes()
     (tmp_path / "0_1.jpg").write_bytes(content[: len(content) // 2])
@@ -169,7 +169,7 @@ def test_a_bad_image_is_an_error_that_names_it(damaged, num_workers, is_train):
     loader = make_loader(make_cfg(DATALOADER__NUM_WORKERS=num_workers, DATASET__NAME="Pets"), damaged[:4], is_train)
     with pytest.raises(BadImageError, match=r"0_1\.jpg.*(?s:.)*python -m datasets check Pets --images") as error:
         list(loader)
-    assert "Traceback" not in str(error.value)  # a worker's, around its message
+    assert "Traceback" not in str(error.value)  # of the worker
 
 
 def test_a_missing_image_is_an_error_that_names_it(damaged):
@@ -202,13 +202,13 @@ def test_a_whole_batch_of_bad_images_is_left_out(damaged):
     assert [batch["index"].tolist() for batch in loader] == [[4]]
 
 
-def test_nothing_but_bad_training_images_is_an_error_even_when_skipping(damaged):
+def test_only_bad_training_images_is_an_error_even_when_skipping(damaged):
     loader = make_loader(make_cfg(DATASET__ON_BAD_IMAGE="skip"), [damaged[1], damaged[4]])
     with pytest.raises(BadImageError, match="None of the 2 training images can be read"):
         list(loader)
 
 
-def test_an_unknown_way_with_bad_images_is_an_error(items):
+def test_an_unknown_action_for_bad_images_is_an_error(items):
     with pytest.raises(ValueError, match=r"'skp' is not available \(did you mean skip\?\)"):
         make_loader(make_cfg(DATASET__ON_BAD_IMAGE="skp"), items)
 
@@ -230,7 +230,7 @@ def test_cached_images_are_the_decoded_ones_and_are_read_once(items, num_workers
     assert cache.used == len(items) * 20 * 16 * 3
 
 
-def test_the_cache_keeps_to_its_budget():
+def test_the_cache_stays_within_its_budget():
     cache = ImageCache(10, budget=5 * 300)
     image = Image.new("RGB", (10, 10), (1, 2, 3))
     for index in range(10):
@@ -248,7 +248,7 @@ def test_only_few_shot_training_sets_are_cached(items):
     assert make_loader(make_cfg(DATASET__NUM_SHOTS=1), items, is_train=False).dataset._cache is None
 
 
-def test_a_cache_sent_to_a_spawned_worker_starts_empty_with_its_part_of_the_budget():
+def test_a_cache_sent_to_a_spawned_worker_starts_empty_with_its_share_of_the_budget():
     cache = ImageCache(4, budget=2**20, num_workers=4)
     cache.put(0, Image.new("RGB", (10, 10)))
     copy = pickle.loads(pickle.dumps(cache))

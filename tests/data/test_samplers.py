@@ -1,4 +1,4 @@
-"""What a batch of each sampler holds, and that its length is the one promised."""
+"""The composition of each sampler's batches, and the length of the sampler."""
 
 import random
 from collections import Counter
@@ -36,7 +36,7 @@ def test_random_domain_batches_are_balanced_and_never_repeat_an_item(n_domain):
             assert len(counts) == (n_domain or 3)
 
 
-def test_random_domain_length_is_the_most_that_fits():
+def test_random_domain_length_is_the_maximum_number_of_batches():
     """All three domains in every batch of 6: the smallest domain of 7 gives 3 pairs."""
     assert len(RandomDomainSampler(make_items([10, 7, 25]), 6, 0)) == 3 * 6
 
@@ -47,22 +47,22 @@ def test_sequential_domain_batches_take_the_domains_in_turn():
     assert [{items[index].domain for index in batch} for batch in batches] == [{0}, {1}, {2}] * 2
 
 
-def test_random_class_batches_hold_so_many_items_of_so_many_classes():
+def test_random_class_batches_have_n_ins_items_per_class():
     items = make_items([5, 5, 9, 1], attribute="label")
     random.seed(0)
     batches = batches_of(RandomClassSampler(items, batch_size=6, n_ins=3), 6)
     for batch in batches:
         assert set(Counter(items[index].label for index in batch).values()) == {3}
-    assert 3 in {items[index].label for batch in batches for index in batch}  # the class of one image repeats it
+    assert 3 in {items[index].label for batch in batches for index in batch}  # the class with one image repeats it
 
 
 @pytest.mark.parametrize(
     ("build", "message"),
     [
         (lambda: RandomDomainSampler(make_items([4, 4]), 5, 2), "batch size 5 must be a multiple of the 2 domains"),
-        (lambda: RandomDomainSampler(make_items([4, 4]), 6, 3), "N_DOMAIN is 3, but the data have 2 domains"),
+        (lambda: RandomDomainSampler(make_items([4, 4]), 6, 3), "N_DOMAIN is 3, but the data has 2 domains"),
         (lambda: RandomClassSampler(make_items([4, 4], "label"), 4, 8), "N_INS 8 must not be larger than the batch"),
-        (lambda: RandomClassSampler(make_items([4, 4], "label"), 9, 3), "takes 3 classes, but the data have 2"),
+        (lambda: RandomClassSampler(make_items([4, 4], "label"), 9, 3), "needs 3 classes, but the data has 2"),
         (lambda: build_sampler("RandomSample"), r"'RandomSample' is not available \(did you mean RandomSampler"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Transforms against torchvision and hand computation."""
+"""Transforms against torchvision and values computed by hand."""
 
 import numpy as np
 import pytest
@@ -46,7 +46,7 @@ def test_the_training_transform_is_torchvisions_crop_flip_and_normalisation(imag
 
 
 def test_the_test_transform_is_clips_own(image):
-    """Resize the smaller edge, centre crop, to tensor, normalise."""
+    """Resize the shorter side, center crop, to tensor, normalize."""
     reference = T.Compose(
         [
             T.Resize(12, interpolation=T.InterpolationMode.BICUBIC),
@@ -89,7 +89,7 @@ def test_no_crop_means_a_resize_to_the_size():
     assert names == ["Resize", "ToTensor", "Normalize"]
 
 
-def test_an_unknown_choice_is_answered_with_the_closest():
+def test_the_error_for_an_unknown_choice_names_the_closest():
     with pytest.raises(ValueError, match=r"'random_flop' is not available \(did you mean random_flip"):
         build_transform(make_cfg(), choices=("random_flop",))
 

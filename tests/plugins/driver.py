@@ -1,7 +1,7 @@
-"""Runs a list of `train.py` commands in one process, in the project folder that it was copied to.
+"""Run a list of `train.py` commands in one process, in the project folder that this file is copied to.
 
-Stands in for a shell: a fresh process for each command would spend most of its time importing torch.
-Usage: python driver.py runs.json; writes outcomes.json, for each run its exit status or the error's text.
+One process per command would spend most of its time importing torch.
+Usage: python driver.py runs.json; writes the exit status or the error of each run to outcomes.json.
 """
 
 import json
@@ -18,7 +18,7 @@ from dassl.engine.build import TRAINER_REGISTRY
 
 
 def interrupted(save_resume):
-    """A `save_resume` after which Ctrl-C is pressed once, at the end of the first epoch."""
+    """A `save_resume` that raises KeyboardInterrupt, as from Ctrl-C, after the first epoch."""
 
     def wrapper(trainer, *args):
         save_resume(trainer, *args)
@@ -29,7 +29,7 @@ def interrupted(save_resume):
 
 
 def seeing_two_gpus(build_model):
-    """A `build_model` that finds two GPUs, so that it wraps its model in nn.DataParallel."""
+    """A `build_model` that sees two GPUs, so that it wraps its model in nn.DataParallel."""
 
     def wrapper(trainer):
         with patch.object(torch.cuda, "device_count", return_value=2):
@@ -39,7 +39,7 @@ def seeing_two_gpus(build_model):
 
 
 def run(argv, interrupt, two_gpus):
-    """Exit status of `train.py argv`; "interrupted" if it was."""
+    """Exit status of `train.py argv`, or "interrupted"."""
     trainer = TRAINER_REGISTRY.get(argv[argv.index("--trainer") + 1])
     save, build = simple.save_resume, trainer.build_model
     with (

@@ -1,4 +1,4 @@
-"""A project folder as a user has it who dropped somebody's files into `trainers/` and `datasets/`."""
+"""A project folder with third-party files in `trainers/` and `datasets/`."""
 
 import json
 import os
@@ -19,7 +19,7 @@ CLASSES = ("bird", "body_part", "book", "fruit", "heart", "insect")
 
 
 class Plugin(NamedTuple):
-    """A trainer that was dropped in, the folder of its checkpoints, and what its YAML says."""
+    """A third-party trainer, the folder of its checkpoints, and the content of its YAML file."""
 
     trainer: str
     model: str
@@ -55,7 +55,7 @@ PLUGINS = [
 
 
 def make_project(folder: Path) -> None:
-    """Links to the framework, real `trainers/` and `datasets/` with the plug-ins in them, and some pictures."""
+    """Links to the framework, folders `trainers/` and `datasets/` that include the plug-ins, and some pictures."""
     for name in ("clip", "dassl"):
         (folder / name).symlink_to(ROOT / name, target_is_directory=True)
     shutil.copy(ROOT / "train.py", folder)
@@ -73,7 +73,7 @@ def make_project(folder: Path) -> None:
 
 
 def thin_out_emoji(folder: Path) -> None:
-    """The embedded pictures, of those for testing one in five: what is tested here is not accuracy."""
+    """The emoji dataset with every fifth test picture: these tests are not about accuracy."""
     folder.mkdir()
     (folder / "images").symlink_to(EMOJI / "images", target_is_directory=True)
     split = json.loads((EMOJI / "split.json").read_text())
@@ -81,7 +81,7 @@ def thin_out_emoji(folder: Path) -> None:
 
 
 def write_yaml(path: Path, plugin: Plugin) -> None:
-    """Settings of the demonstration, with the plug-in's own instead of the method's."""
+    """The settings of the demonstration, with the plug-in's node instead of the method's."""
     settings = yaml.safe_load((ROOT / "configs" / "trainers" / "MaPLe" / "vit_micro.yaml").read_text())
     settings |= {"TRAINER": plugin.node, **plugin.settings}
     settings["OPTIM"] |= {"MAX_EPOCH": 2, "WARMUP_EPOCH": 1}

@@ -1,7 +1,7 @@
-"""Methods written as plug-ins, the towers called the way such files call them, give what our own modules give.
+"""Methods written as plug-ins, with their way of calling the towers, give the results of the built-in methods.
 
-Both sides have the same learned values and see the same images; a plug-in computes every prompt at full length,
-ours only what matters, so sums of fp32 numbers differ in their order: logits up to 100 agree to 1e-5 of that.
+Both have the same learned values and images. Plug-ins compute every prompt at full length and built-in methods only
+the tokens that matter, so the order of fp32 sums differs: logits up to 100 agree to 1e-5 of that.
 """
 
 from typing import Any
@@ -33,7 +33,7 @@ def theirs(name: str, cfg: CfgNode) -> nn.Module:
 
 
 def share_random_values(one: nn.Module, other: nn.Module) -> None:
-    """The learned parameters of both have the same names; give them the same values, far from their start."""
+    """Give the learned parameters of both, which have the same names, the same values, far from initialization."""
     learned = [{key: p for key, p in model.named_parameters() if p.requires_grad} for model in (one, other)]
     assert learned[0].keys() == learned[1].keys()
     generator = torch.Generator().manual_seed(3)
@@ -58,7 +58,7 @@ def compare(our: nn.Module, their: nn.Module) -> None:
         logits = their(images)
         logits = logits[0] if isinstance(logits, tuple) else logits
         torch.testing.assert_close(our.eval()(images), logits, **LOGIT_TOLERANCE)
-    assert logits.std(dim=1).min() > 0.1, "the classes can be told apart"
+    assert logits.std(dim=1).min() > 0.1, "the logits differ between classes"
     output = their(images)
     output = output[0] if isinstance(output, tuple) else output
     expected = gradients(their, nn.functional.cross_entropy(output, labels))
@@ -91,10 +91,10 @@ def test_ivlp(vision: int, text: int):
 
 
 def test_teacher_without_prompts_is_clip():
-    """`design_details` of depth 0 give the plain model: logits of the frozen teacher."""
+    """`design_details` with depth 0 gives the plain CLIP, which such methods use as a teacher."""
     node = next(plugin.node["PROMPTSRC"] for plugin in PLUGINS if plugin.trainer == "SelfRegulated")
     teacher = plugin_module("self_regulated").load_clip_to_cpu(plugin_cfg("PROMPTSRC", **node), zero_shot_model=True)
-    teacher.float()  # fp16 where there is a GPU; the weights are fp16 numbers, so none changes
+    teacher.float()  # fp16 if there is a GPU; exact, because the file has fp16 weights
     clip_model = load("ViT-Micro/8", device="cpu")[0]
     assert teacher.state_dict().keys() == clip_model.state_dict().keys()
     images = torch.randn(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(5))

@@ -1,4 +1,4 @@
-"""Config nodes from several modules come together whatever the order in which the modules are found."""
+"""Config nodes from several modules are merged, whatever the order of the modules."""
 
 from collections.abc import Callable
 from types import ModuleType
@@ -12,9 +12,9 @@ from dassl.config import get_cfg_default
 
 
 def module(name: str, extend_cfg: Callable[[CfgNode], None]) -> Any:
-    made: Any = ModuleType(f"trainers.{name}")
-    made.extend_cfg = extend_cfg
-    return made
+    new: Any = ModuleType(f"trainers.{name}")
+    new.extend_cfg = extend_cfg
+    return new
 
 
 def coop(cfg: CfgNode) -> None:
@@ -31,7 +31,7 @@ def the_node_once_more(cfg: CfgNode) -> None:
 
 @pytest.mark.parametrize("plugin", [one_key_more, the_node_once_more])
 @pytest.mark.parametrize("first", [True, False])
-def test_parts_of_one_node_join(monkeypatch: pytest.MonkeyPatch, plugin: Callable[[CfgNode], None], first: bool):
+def test_parts_of_one_node_are_merged(monkeypatch: pytest.MonkeyPatch, plugin: Callable[[CfgNode], None], first: bool):
     modules = [module("kg", plugin), module("coop", coop)]
     monkeypatch.setattr(trainers, "_MODULES", modules if first else modules[::-1])
     cfg = get_cfg_default()

@@ -1,7 +1,7 @@
-"""Plug-ins with PREC fp16: their own layers and our towers have one type, as with OpenAI's package on a GPU.
+"""Plug-ins with PREC fp16: their layers and the towers have the same type, as with OpenAI's package on a GPU.
 
-There need not be a GPU: `build_model` is made to see one, and the fp16 modules then compute on the CPU, where
-operands of different types are an error too.
+These tests need no GPU: `build_model` is told that there is one, and the fp16 modules then run on the CPU, where
+operands of different types are an error as well.
 """
 
 import copy
@@ -27,8 +27,8 @@ IVLP = {
 }
 
 
-def seeing(gpu: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+def set_gpu(available: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: available)
 
 
 def dtypes(model: nn.Module) -> dict[str, torch.dtype]:
@@ -37,7 +37,7 @@ def dtypes(model: nn.Module) -> dict[str, torch.dtype]:
 
 def test_on_a_gpu_the_model_is_built_in_half(monkeypatch: pytest.MonkeyPatch) -> None:
     """OpenAI's `convert_weights`: convolutions, linear layers, attention and the two projections are fp16."""
-    seeing(True, monkeypatch)
+    set_gpu(True, monkeypatch)
     details = {"vision_depth": 2, "vision_ctx": 2, "language_depth": 2, "language_ctx": 2}
     model = clip.build_model(load_state_dict("ViT-Micro/8"), details)
     assert model.dtype == torch.float16 and not model.training
@@ -49,21 +49,21 @@ def test_on_a_gpu_the_model_is_built_in_half(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_without_a_gpu_and_by_load_on_a_cpu_it_is_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
-    seeing(False, monkeypatch)
+    set_gpu(False, monkeypatch)
     assert set(dtypes(clip.build_model(load_state_dict("ViT-Micro/8"))).values()) == {torch.float32}
-    seeing(True, monkeypatch)
+    set_gpu(True, monkeypatch)
     assert set(dtypes(clip.load("ViT-Micro/8", device="cpu")[0]).values()) == {torch.float32}
 
 
 def test_weights_of_full_precision_are_not_rounded_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """1/3 is no fp16 number."""
-    seeing(True, monkeypatch)
+    """1/3 in fp32 is not an fp16 number."""
+    set_gpu(True, monkeypatch)
     weights = {name: torch.full_like(value.float(), 1 / 3) for name, value in load_state_dict("ViT-Micro/8").items()}
     assert from_state_dict(weights).visual.proj[0, 0].item() == torch.tensor(1 / 3).item()
 
 
 def plugin(name: str, node: str, values: dict[str, Any], prec: str) -> nn.Module:
-    """The plug-in's model, in training mode, with what its `build_model` makes of PREC."""
+    """The plug-in's model, built as its `build_model` does for PREC."""
     module, cfg = plugin_module(name), plugin_cfg(node, **values, PREC=prec)
     clip_model = module.load_clip_to_cpu(cfg)
     if prec == "fp32":
@@ -71,7 +71,7 @@ def plugin(name: str, node: str, values: dict[str, Any], prec: str) -> nn.Module
     torch.manual_seed(0)
     model = module.CustomCLIP(cfg, NAMES, clip_model)
     if prec == "fp16" and hasattr(model.prompt_learner, "proj"):
-        model.prompt_learner.proj.half()  # as MaPLe's published file does
+        model.prompt_learner.proj.half()  # as MaPLe's published code does
     train_prompts_only(model)
     return model
 
@@ -85,11 +85,11 @@ def logits_of(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
     ("name", "node", "values"),
     [("coupled_prompts", "MAPLE", MAPLE), ("guided_coop", "COOP", COOP), ("self_regulated", "PROMPTSRC", IVLP)],
 )
-def test_a_plugin_in_half_computes_what_it_does_in_fp32(
+def test_a_plugin_gives_the_same_logits_in_fp16_and_fp32(
     name: str, node: str, values: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """fp16 has 11 bits: features of length one agree to some 1e-3, so logits of at most 100 agree to about 1."""
-    seeing(True, monkeypatch)
+    """fp16 has a relative precision of 2^-11; normalized features agree to about 1e-2, logits (times 100) to 1."""
+    set_gpu(True, monkeypatch)
     half, full = (plugin(name, node, values, prec).eval() for prec in ("fp16", "fp32"))
     images = torch.randn(3, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(4))
     found, expected = logits_of(half, images), logits_of(full, images)
@@ -102,7 +102,7 @@ def test_a_plugin_in_half_computes_what_it_does_in_fp32(
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_a_plugin_in_half_computes_the_same_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plugin_in_fp16_gives_the_same_logits_on_a_gpu() -> None:
     model = plugin("coupled_prompts", "MAPLE", MAPLE, "fp16").eval()
     images = torch.randn(3, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(4))
     on_gpu = copy.deepcopy(model).to("cuda")(images.to("cuda"))

@@ -1,4 +1,4 @@
-"""A repository with a configuration tree of its own, which lacks the keys that upstream Dassl does not have."""
+"""A repository with its own configuration tree, which lacks the keys that upstream Dassl does not have."""
 
 import json
 import os
@@ -29,7 +29,7 @@ def upstreams_tree() -> str:
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder in which the repository's `train.py` trained and then tested what it had saved."""
+    """The folder in which the repository's `train.py` has trained, and has tested its checkpoint."""
     folder = tmp_path_factory.mktemp("project")
     make_project(folder)
     (folder / "own_train.py").symlink_to(FILES / "own_train.py")

@@ -1,4 +1,4 @@
-"""Plug-ins in the style of public repositories run unmodified: found, trained, saved, resumed, loaded, tested."""
+"""Plug-ins in the style of public repositories run unmodified: train, save, resume, load, test."""
 
 import json
 from pathlib import Path
@@ -23,7 +23,7 @@ def command(plugin: Plugin, output: str, *more: str, interrupt: bool = False, tw
 
 
 def runs_of(plugin: Plugin) -> dict[str, dict]:
-    """Trained at once; trained with an interruption; the first tested on base and on new classes."""
+    """Training, training with an interruption, and tests of the first on base and new classes."""
     name = plugin.trainer
     base = ["DATASET.NUM_SHOTS", "1", "DATASET.SUBSAMPLE_CLASSES", "base"]
     new = ["DATASET.NUM_SHOTS", "1", "DATASET.SUBSAMPLE_CLASSES", "new"]
@@ -38,7 +38,7 @@ def runs_of(plugin: Plugin) -> dict[str, dict]:
 
 
 def runs_on_the_dataset() -> dict[str, dict]:
-    """Our own method, and a plug-in that sees two GPUs, on the dataset that was dropped in."""
+    """A built-in method, and a plug-in that sees two GPUs, on the third-party dataset."""
     maple = Plugin("MaPLe", "MultiModalPromptLearner", {})
     runs = {}
     for plugin, name, two_gpus in ((maple, "first", False), (maple, "again", False), (PLUGINS[1], "first", True)):
@@ -51,7 +51,7 @@ def runs_on_the_dataset() -> dict[str, dict]:
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder in which all runs took place; `outcomes.json` says how they ended."""
+    """The folder of all runs, after they ended; `outcomes.json` has their exit statuses."""
     folder = tmp_path_factory.mktemp("project")
     make_project(folder)
     (folder / "configs" / "datasets").mkdir(parents=True)
@@ -86,7 +86,7 @@ def pictures_to_test(project: Path, classes: str) -> int:
 
 
 @by_trainer
-def test_trains_and_leaves_results(project: Path, plugin: Plugin):
+def test_trains_and_writes_results(project: Path, plugin: Plugin):
     assert outcome(project, f"{plugin.trainer} whole") == 0
     found = results(project, plugin, "whole")
     assert found["complete"] and found["trainer"] == plugin.trainer and found["dataset"] == "Emoji"
@@ -105,7 +105,7 @@ def test_trains_and_leaves_results(project: Path, plugin: Plugin):
 def test_saves_what_is_learned_without_the_frozen_backbone(project: Path, plugin: Plugin):
     first, last = (saved(project, plugin, "whole", epoch)["state_dict"] for epoch in (1, EPOCHS))
     frozen = ("conv1.weight", "in_proj_weight", "positional_embedding")
-    # SelfRegulated's last step sets all weights to their average, where frozen ones differ in the last bit
+    # SelfRegulated's last step sets all weights to their average, which changes the last bit of frozen ones
     assert any(name.endswith(frozen) for name in last) == (plugin.trainer == "SelfRegulated")
     assert not any(name.endswith(frozen) for name in first)
     assert [name for name in first if not torch.equal(first[name], last[name])]
@@ -128,21 +128,21 @@ def test_loads_and_tests(project: Path, plugin: Plugin):
     for output in ("base", "new"):
         assert outcome(project, f"{plugin.trainer} test {output}") == 0
         assert f"* total: {pictures_to_test(project, output)}" in log_of(project, plugin, output)
-    if plugin.trainer != "ResidualAdapter":  # which tested its best epoch at the end of training, and here its last
+    if plugin.trainer != "ResidualAdapter":  # tests its best epoch after training, but the last one here
         line = next(line for line in log_of(project, plugin, "whole").splitlines() if line.startswith("* accuracy"))
         assert line in log_of(project, plugin, "base")
 
 
 @by_trainer
-def test_evaluation_leaves_results(project: Path, plugin: Plugin):
-    """Also of a plug-in that overrides `test` or `load_model`, which know nothing of results.json."""
+def test_evaluation_writes_results(project: Path, plugin: Plugin):
+    """Also for a plug-in whose `test` or `load_model` does not know about results.json."""
     for output in ("base", "new"):
         found = results(project, plugin, output)
         assert found["complete"] and found["classes"] == output and found["epoch"] == EPOCHS
         assert found["total"] == pictures_to_test(project, output)
 
 
-def test_dataset_file_is_found_and_keeps_its_caches(project: Path):
+def test_third_party_dataset_is_found_and_uses_its_caches(project: Path):
     maple = Plugin("MaPLe", "MultiModalPromptLearner", {})
     for name in ("first", "again"):
         assert outcome(project, f"MaPLe {name} on PictureFolders") == 0
@@ -156,7 +156,7 @@ def test_dataset_file_is_found_and_keeps_its_caches(project: Path):
 
 
 def test_data_parallel_wrapper_is_harmless(project: Path):
-    """Where a plug-in wraps its model for several GPUs, names in the checkpoint stay without `module.`."""
+    """Names in the checkpoint have no `module.`, even if a plug-in wraps its model for several GPUs."""
     assert outcome(project, "CoupledPrompts first on PictureFolders") == 0
     assert "On 2 GPUs" in log_of(project, PLUGINS[1], "pictures_first")
     assert not [name for name in saved(project, PLUGINS[1], "pictures_first")["state_dict"] if "module." in name]

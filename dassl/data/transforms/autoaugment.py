@@ -1,4 +1,4 @@
-"""The learned augmentation policies of AutoAugment (Cubuk et al., 2019), under the names that callers import."""
+"""The learned augmentation policies of AutoAugment (Cubuk et al., 2019), under upstream Dassl's names."""
 
 from torchvision.transforms import AutoAugment, AutoAugmentPolicy
 

@@ -1,4 +1,4 @@
-"""Random augmentation: a few operations drawn from a pool.
+"""Random augmentation: a few operations sampled from a pool.
 
 RandAugment: Cubuk et al., 2020. FixMatch: Sohn et al., 2020.
 """
@@ -22,27 +22,27 @@ def _affine(image: Image.Image, matrix: tuple[float, ...]) -> Image.Image:
 
 
 def shear_x(image: Image.Image, value: float) -> Image.Image:
-    """Shear by ``value`` (ratio) along x, either way."""
+    """Shear by ``value`` (ratio) along x, in a random direction."""
     return _affine(image, (1, _sign(value), 0, 0, 1, 0))
 
 
 def shear_y(image: Image.Image, value: float) -> Image.Image:
-    """Shear by ``value`` (ratio) along y, either way."""
+    """Shear by ``value`` (ratio) along y, in a random direction."""
     return _affine(image, (1, 0, 0, _sign(value), 1, 0))
 
 
 def translate_x(image: Image.Image, value: float) -> Image.Image:
-    """Shift by ``value`` times the width, either way."""
+    """Shift by ``value`` times the width, in a random direction."""
     return _affine(image, (1, 0, _sign(value) * image.width, 0, 1, 0))
 
 
 def translate_y(image: Image.Image, value: float) -> Image.Image:
-    """Shift by ``value`` times the height, either way."""
+    """Shift by ``value`` times the height, in a random direction."""
     return _affine(image, (1, 0, 0, 0, 1, _sign(value) * image.height))
 
 
 def rotate(image: Image.Image, value: float) -> Image.Image:
-    """Rotate by ``value`` degrees, either way."""
+    """Rotate by ``value`` degrees, in a random direction."""
     return image.rotate(_sign(value))
 
 
@@ -52,7 +52,7 @@ def posterize(image: Image.Image, value: float) -> Image.Image:
 
 
 def cutout(image: Image.Image, value: float) -> Image.Image:
-    """Grey out a square at a random place whose side is ``value`` times the shorter edge."""
+    """Fill a square at a random place with gray; its side is ``value`` times the shorter side of the image."""
     side = value * min(image.size)
     x, y = random.uniform(0, image.width), random.uniform(0, image.height)
     image = image.copy()
@@ -70,7 +70,7 @@ def _enhance(enhancer: Callable[[Image.Image], ImageEnhance._Enhance]) -> Operat
     return lambda image, value: enhancer(image).enhance(value)
 
 
-# Operation, its weakest and its strongest value.
+# Operation, weakest value, strongest value
 RANDAUGMENT_POOL: list[tuple[Operation, float, float]] = [
     (lambda image, value: ImageOps.autocontrast(image), 0, 1),
     (lambda image, value: ImageOps.equalize(image), 0, 1),
@@ -107,16 +107,16 @@ FIXMATCH_POOL: list[tuple[Operation, float, float]] = [
 
 
 class RandAugment:
-    """``n`` random operations, all of one magnitude.
+    """``n`` random operations with the same magnitude.
 
     Args:
-        n: operations an image.
+        n: operations per image.
         m: magnitude, 0 (weakest) to 30 (strongest).
     """
 
     def __init__(self, n: int = 2, m: int = 10) -> None:
         if not 0 <= m <= 30:
-            raise ValueError(f"INPUT.RANDAUGMENT_M must lie in 0 to 30, not {m}")
+            raise ValueError(f"INPUT.RANDAUGMENT_M must be between 0 and 30, not {m}")
         self.n, self.m = n, m
 
     def __call__(self, img: Image.Image) -> Image.Image:
@@ -126,7 +126,7 @@ class RandAugment:
 
 
 class RandAugment2:
-    """``n`` random operations, each applied with probability ``p`` at a random magnitude."""
+    """``n`` random operations, each applied with probability ``p`` and a random magnitude."""
 
     def __init__(self, n: int = 2, p: float = 0.6) -> None:
         self.n, self.p = n, p
@@ -139,7 +139,7 @@ class RandAugment2:
 
 
 class RandAugmentFixMatch:
-    """FixMatch's strong augmentation: ``n`` random operations at random magnitudes, then a cutout of up to half."""
+    """FixMatch's strong augmentation: ``n`` random operations with random magnitudes, then a random cutout."""
 
     def __init__(self, n: int = 2) -> None:
         self.n = n

@@ -1,4 +1,4 @@
-"""Image transforms by name: INPUT.TRANSFORMS to a torchvision pipeline."""
+"""Build the torchvision transforms named in INPUT.TRANSFORMS."""
 
 from collections.abc import Sequence
 
@@ -20,7 +20,7 @@ AVAI_CHOICES = [
     "instance_norm",
     "random_crop",
     "random_translation",
-    "center_crop",  # always on in testing, without effect in training
+    "center_crop",  # always applied in testing, never in training
     "cutout",
     "imagenet_policy",
     "cifar10_policy",
@@ -42,12 +42,12 @@ INTERPOLATION_MODES = {
 
 
 class Random2DTranslation:
-    """Resize to ``height`` × ``width``; with probability ``p`` to 1.125 times that, then crop at a random place.
+    """Resize to ``height`` × ``width``, or with probability ``p`` to 1.125 times that size and crop at random.
 
     Args:
-        height, width: size of the result, pixels.
-        p: probability of the enlargement and crop.
-        interpolation: of the resize.
+        height, width: size of the result in pixels.
+        p: probability of the larger size with a crop.
+        interpolation: interpolation of the resize.
     """
 
     def __init__(
@@ -68,7 +68,11 @@ class Random2DTranslation:
 
 
 class InstanceNormalization:
-    """Each channel of one image to mean 0 and standard deviation 1 (+ ``eps``). (C, H, W) → (C, H, W)."""
+    """Normalize each channel of an image to mean 0 and standard deviation 1. (C, H, W) → (C, H, W).
+
+    Args:
+        eps: added to the standard deviation.
+    """
 
     def __init__(self, eps: float = 1e-8) -> None:
         self.eps = eps
@@ -80,7 +84,7 @@ class InstanceNormalization:
 
 
 class Cutout:
-    """Zero ``n_holes`` squares of ``length`` pixels, centred anywhere in the image. (C, H, W) → (C, H, W)."""
+    """Set ``n_holes`` random squares with sides of ``length`` pixels to zero. (C, H, W) → (C, H, W)."""
 
     def __init__(self, n_holes: int = 1, length: int = 16) -> None:
         self.n_holes, self.length = n_holes, length
@@ -108,18 +112,18 @@ class GaussianNoise:
 
 
 def build_transform(cfg: CfgNode, is_train: bool = True, choices: Sequence[str] | None = None) -> T.Compose | None:
-    """The training or test transform: PIL image → (3, H, W).
+    """Build the training or test transform: PIL image → (3, H, W).
 
     Args:
-        cfg: INPUT.* gives sizes and strengths.
+        cfg: the configuration; INPUT has the sizes and strengths.
         is_train: training or test.
-        choices: names in place of INPUT.TRANSFORMS.
+        choices: names of transforms, instead of INPUT.TRANSFORMS.
 
     Returns:
         The transform; None with INPUT.NO_TRANSFORM.
 
     Raises:
-        ValueError: a name that AVAI_CHOICES does not hold; the message has the closest one.
+        ValueError: a name is not in AVAI_CHOICES; the message has the closest one.
     """
     if cfg.INPUT.NO_TRANSFORM:
         return None
@@ -176,13 +180,13 @@ def _build_transform_train(cfg: CfgNode, choices: Sequence[str], target_size: st
         steps.append(GaussianNoise(node.GN_MEAN, node.GN_STD))
     if "instance_norm" in choices:
         steps.append(InstanceNormalization())
-    return _announced(cfg, "train", target_size, T.Compose(steps))
+    return _printed(cfg, "train", target_size, T.Compose(steps))
 
 
 def _build_transform_test(cfg: CfgNode, choices: Sequence[str], target_size: str, normalize: T.Normalize) -> T.Compose:
     interpolation = INTERPOLATION_MODES[cfg.INPUT.INTERPOLATION]
     steps = [
-        T.Resize(max(cfg.INPUT.SIZE), interpolation=interpolation),  # the smaller edge
+        T.Resize(max(cfg.INPUT.SIZE), interpolation=interpolation),  # of the shorter side
         T.CenterCrop(tuple(cfg.INPUT.SIZE)),
         T.ToTensor(),
     ]
@@ -190,11 +194,11 @@ def _build_transform_test(cfg: CfgNode, choices: Sequence[str], target_size: str
         steps.append(normalize)
     if "instance_norm" in choices:
         steps.append(InstanceNormalization())
-    return _announced(cfg, "test", target_size, T.Compose(steps))
+    return _printed(cfg, "test", target_size, T.Compose(steps))
 
 
-def _announced(cfg: CfgNode, name: str, target_size: str, transform: T.Compose) -> T.Compose:
-    """The transform, printed if cfg.VERBOSE."""
+def _printed(cfg: CfgNode, name: str, target_size: str, transform: T.Compose) -> T.Compose:
+    """Return ``transform``, after printing it if cfg.VERBOSE."""
     if cfg.VERBOSE:
         print(f"Transform {name} ({target_size}): {', '.join(type(step).__name__ for step in transform.transforms)}")
     return transform

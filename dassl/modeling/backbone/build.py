@@ -26,7 +26,7 @@ class Backbone(nn.Module):
 
 
 def build_backbone(name: str, verbose: bool = True, **kwargs: Any) -> Any:
-    """The backbone registered as ``name``, made with ``kwargs`` (``pretrained`` for those here)."""
+    """Build the backbone registered as ``name`` with ``kwargs`` (``pretrained`` for torchvision's ResNets)."""
     make = BACKBONE_REGISTRY.get(name)
     if verbose:
         print(f"Backbone: {name}")

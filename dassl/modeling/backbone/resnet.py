@@ -1,4 +1,4 @@
-"""torchvision's ResNets without their classifier."""
+"""torchvision's ResNets without the classifier."""
 
 from typing import Any
 

@@ -10,7 +10,7 @@ HEAD_REGISTRY = Registry("HEAD")
 
 
 def build_head(name: str, verbose: bool = True, **kwargs: Any) -> Any:
-    """The head registered as ``name``, made with ``kwargs``."""
+    """Build the head registered as ``name`` with ``kwargs``."""
     make = HEAD_REGISTRY.get(name)
     if verbose:
         print(f"Head: {name}")

@@ -1,6 +1,6 @@
-"""The `train.py` of a repository that has a configuration tree of its own, in the style of public ones.
+"""The `train.py` of a repository with its own configuration tree, in the style of public ones.
 
-`defaults.yaml` stands for the tree that it builds in Python; it has no key beyond upstream Dassl's.
+Public ones build the tree in Python; here it comes from `defaults.yaml`, which has upstream Dassl's keys only.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""A dataset file in the style of CoOp's: a folder of class folders, a split kept as JSON, shots kept as pickles."""
+"""A dataset file in the style of CoOp's: a folder of class folders, a split in JSON, few-shot subsets in pickles."""
 
 import os
 import pickle
@@ -50,7 +50,7 @@ class PictureFolders(DatasetBase):
         super().__init__(train_x=train, val=val, test=test)
 
     def read_data(self):
-        """Every third picture of a class is for testing."""
+        """Every third picture per class is for testing."""
         trainval, test = [], []
         for label, category in enumerate(sorted(listdir_nohidden(self.image_dir))):
             folder = os.path.join(self.image_dir, category)

@@ -49,10 +49,10 @@ class TextEncoder(nn.Module):
         self.dtype = clip_model.dtype
 
     def forward(self, prompts, tokenized_prompts, deep_prompts):
-        rows = (prompts + self.positional_embedding.type(self.dtype)).permute(1, 0, 2)  # (L, K, D)
-        outputs = self.transformer([rows, deep_prompts, 0])  # the third is a counter of the prompts used up
-        rows = self.ln_final(outputs[0].permute(1, 0, 2)).type(self.dtype)
-        return rows[torch.arange(len(rows)), tokenized_prompts.argmax(dim=-1)] @ self.text_projection
+        x = (prompts + self.positional_embedding.type(self.dtype)).permute(1, 0, 2)  # (L, K, D)
+        outputs = self.transformer([x, deep_prompts, 0])  # the third counts the prompts that were used
+        x = self.ln_final(outputs[0].permute(1, 0, 2)).type(self.dtype)
+        return x[torch.arange(len(x)), tokenized_prompts.argmax(dim=-1)] @ self.text_projection
 
 
 class MultiModalPromptLearner(nn.Module):

@@ -1,6 +1,6 @@
 """CoOp with a pull towards hand-written prompts, in the style of the single-file trainers of CoOp's time.
 
-Everything is its own: text encoder over CLIP's transformer, prompt assembly, weight loading, mixed precision.
+It has its own text encoder over CLIP's transformer, prompt assembly, weight loading and mixed precision.
 """
 
 import os.path as osp
@@ -24,7 +24,7 @@ TEMPLATES = {"OxfordPets": "a photo of a {}, a type of pet.", "Emoji": "a pictur
 
 
 def extend_cfg(cfg):
-    """The whole of CoOp's node once more, with the one new key: how such repositories declare it."""
+    """CoOp's whole node again, with one new key, as such repositories declare it."""
     cfg.TRAINER.COOP = CN()
     cfg.TRAINER.COOP.N_CTX = 4
     cfg.TRAINER.COOP.CSC = False
@@ -53,11 +53,11 @@ class TextEncoder(nn.Module):
         self.dtype = clip_model.dtype
 
     def forward(self, prompts, tokenized_prompts):
-        rows = prompts + self.positional_embedding.type(self.dtype)
-        rows = self.transformer(rows.permute(1, 0, 2)).permute(1, 0, 2)  # the transformer takes (L, K, D)
-        rows = self.ln_final(rows).type(self.dtype)
+        x = prompts + self.positional_embedding.type(self.dtype)
+        x = self.transformer(x.permute(1, 0, 2)).permute(1, 0, 2)  # the transformer takes (L, K, D)
+        x = self.ln_final(x).type(self.dtype)
         eot = tokenized_prompts.argmax(dim=-1)
-        return rows[torch.arange(len(rows)), eot] @ self.text_projection
+        return x[torch.arange(len(x)), eot] @ self.text_projection
 
 
 class PromptLearner(nn.Module):
@@ -89,7 +89,7 @@ class PromptLearner(nn.Module):
             guide = clip_model.encode_text(torch.cat([clip.tokenize(template.format(name)) for name in classnames]))
         self.guide = guide / guide.norm(dim=-1, keepdim=True)
 
-        # Saved with the model, and dropped again when it is loaded
+        # Saved with the model, but removed in load_model
         self.register_buffer("token_prefix", embedding[:, :1, :])  # SOS
         self.register_buffer("token_suffix", embedding[:, 1 + n_ctx :, :])  # CLS, EOS
         self.n_cls = len(classnames)

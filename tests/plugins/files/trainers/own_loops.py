@@ -1,6 +1,6 @@
-"""A cached-feature method that brings its own loops: data, epoch, test, hooks around training.
+"""A cached-feature method with its own loops: data, epoch, test, hooks around training.
 
-Two views of each training image, a prototype classifier made from the few shots through a loader of its own.
+Two views of each training image, a prototype classifier from the few shots through a separate loader.
 """
 
 import time
@@ -23,7 +23,7 @@ from dassl.utils import AverageMeter, MetricMeter, count_num_param, tolist_if_no
 
 
 def extend_cfg(cfg):
-    """A node under TRAINER, and one at the top, as the methods with exchangeable losses have it."""
+    """A node under TRAINER and one at the top level, as in methods with configurable losses."""
     cfg.TRAINER.LOOPS = CN()
     cfg.TRAINER.LOOPS.TEMPERATURE = 0.1
     cfg.LOSS = CN()
@@ -107,7 +107,7 @@ class OwnLoops(TrainerX):
 
     @torch.no_grad()
     def init_from_shots(self):
-        """The classifier moves towards the mean feature of each class's shots."""
+        """Move the classifier towards the mean feature of the shots of each class."""
         items = self.dm.dataset.train_x
         dataset = DatasetWrapper(self.cfg, items, transform=ClipTransform(self.preprocess), is_train=False)
         own = DataLoader(dataset, batch_size=8, shuffle=False, num_workers=0, drop_last=False)

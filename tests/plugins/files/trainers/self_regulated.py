@@ -51,11 +51,11 @@ class TextEncoder(nn.Module):
         self.dtype = clip_model.dtype
 
     def forward(self, prompts, tokenized_prompts):
-        rows = prompts + self.positional_embedding.type(self.dtype)
-        rows = self.transformer(rows.permute(1, 0, 2)).permute(1, 0, 2)  # the transformer takes (L, K, D)
-        rows = self.ln_final(rows).type(self.dtype)
+        x = prompts + self.positional_embedding.type(self.dtype)
+        x = self.transformer(x.permute(1, 0, 2)).permute(1, 0, 2)  # the transformer takes (L, K, D)
+        x = self.ln_final(x).type(self.dtype)
         eot = tokenized_prompts.argmax(dim=-1)
-        return rows[torch.arange(len(rows)), eot] @ self.text_projection
+        return x[torch.arange(len(x)), eot] @ self.text_projection
 
 
 class VLPromptLearner(nn.Module):

@@ -1,4 +1,4 @@
-"""A loss of its own on top of the CoOp that is here: subclass of a registered trainer in the same folder."""
+"""CoOp with another loss: a subclass of a registered trainer in the same folder."""
 
 import torch
 from torch.nn import functional as F
