@@ -10,7 +10,8 @@ from typing import Any
 from tabulate import tabulate
 
 from dassl.utils import write_json
-from datasets.fewshot import DEFAULT_ROOT, SUBSAMPLES
+from datasets.base import DEFAULT_ROOT
+from datasets.fewshot import SUBSAMPLES
 from datasets.tool.build import build, find_name, is_own_data, registered
 from datasets.tool.check import Report, check
 from datasets.tool.prepare import prepare

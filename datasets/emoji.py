@@ -5,7 +5,8 @@ from pathlib import Path
 from yacs.config import CfgNode
 
 from dassl.data.datasets import DATASET_REGISTRY
-from datasets.fewshot import ClipDataset, read_split
+from datasets.base import ClipDataset
+from datasets.splits import read_split
 
 
 @DATASET_REGISTRY.register()
@@ -15,7 +16,6 @@ class Emoji(ClipDataset):
     The pictures are part of the repository; `DATASET.ROOT` is not read.
     """
 
-    template = "a photo of a {}."
     layout = "images/<class>/*.webp and split.json"
     expected = (640, 160, 946)
     expected_classes = 40

@@ -3,9 +3,10 @@
 from yacs.config import CfgNode
 
 from dassl.data.datasets import DATASET_REGISTRY
-from datasets.fewshot import ClipDataset
+from datasets.base import ClipDataset
+from datasets.listing import class_folder_items
 from datasets.sources import HUB_COPY, Source, split_source
-from datasets.splits import class_folder_items, split_three
+from datasets.splits import split_three
 
 NEW_CNAMES = {
     "AnnualCrop": "Annual Crop Land",

@@ -5,9 +5,9 @@ from pathlib import Path
 from yacs.config import CfgNode
 
 from dassl.data.datasets import DATASET_REGISTRY, Datum
-from datasets.fewshot import ClipDataset, Split
+from datasets.base import ClipDataset
 from datasets.sources import HUB_COPY, Source
-from datasets.splits import relocate
+from datasets.splits import Split, relocate
 
 
 @DATASET_REGISTRY.register()

@@ -6,51 +6,34 @@ from pathlib import Path
 from scipy.io import loadmat
 from yacs.config import CfgNode
 
-from dassl.data.datasets import DATASET_REGISTRY, Datum
-from datasets.fewshot import ClipDataset, Split, draw_shots, shot_rng
-from datasets.listing import list_class_folders, list_images
+from dassl.data.datasets import DATASET_REGISTRY
+from datasets.base import ClipDataset
+from datasets.fewshot import draw_shots, shot_rng
+from datasets.listing import list_class_folders, list_images, read_classnames, to_items
 from datasets.sources import CLASSNAMES, Source
+from datasets.splits import Split
 from datasets.validation import check_class_folders
 
 DEVKIT = "ILSVRC2012_devkit_t12"  # the development kit's folder
 
 
-def read_classnames(text_file: Path | str) -> "OrderedDict[str, str]":
-    """{class folder: class name} of a ``classnames.txt`` with one ``<folder> <class name>`` a line.
-
-    Raises:
-        ValueError: a line has no class name, or a folder occurs twice.
-    """
-    classnames: OrderedDict[str, str] = OrderedDict()
-    for number, line in enumerate(Path(text_file).read_text(encoding="utf-8").splitlines(), start=1):
-        if not line.strip():
-            continue
-        folder, _, classname = line.strip().partition(" ")
-        if not classname or folder in classnames:
-            raise ValueError(f"{text_file}, line {number}: expected a new '<folder> <class name>', found {line!r}")
-        classnames[folder] = classname.strip()
-    if not classnames:
-        raise ValueError(f"{text_file} is empty: it must hold one '<folder> <class name>' a line")
-    return classnames
-
-
 def sort_validation_images(unpacked: Path, folder: Path) -> None:
-    """Move the validation images, which their archive holds in one folder, into class folders.
+    """Move the validation images, which are in one folder in their archive, into class folders.
 
     Args:
-        unpacked: the images, directly in it.
-        folder: the dataset's; the development kit in it knows the class of the n-th image.
+        unpacked: the folder with the images.
+        folder: the dataset's folder; the development kit in it lists the class of the n-th image.
 
     Raises:
-        FileNotFoundError: the development kit is not there.
+        FileNotFoundError: the development kit is missing.
         ValueError: it lists another number of images.
     """
     kit = folder / DEVKIT / "data"
     truth = kit / "ILSVRC2012_validation_ground_truth.txt"
     if not truth.exists():
         raise FileNotFoundError(
-            f"{truth} is not there, which names the classes of the validation images: pass "
-            "ILSVRC2012_devkit_t12.tar.gz as an --archive, too"
+            f"{truth}, which lists the classes of the validation images, does not exist: pass "
+            "ILSVRC2012_devkit_t12.tar.gz with --archive, too"
         )
     synsets = loadmat(kit / "meta.mat")["synsets"].ravel()
     wnids = {int(s["ILSVRC2012_ID"].item()): str(s["WNID"].item()) for s in synsets}
@@ -58,7 +41,7 @@ def sort_validation_images(unpacked: Path, folder: Path) -> None:
     images = list_images(unpacked)
     if len(images) != len(labels):
         raise ValueError(
-            f"the archive holds {len(images)} validation images, but {truth} lists {len(labels)}: get both again"
+            f"the archive contains {len(images)} validation images, {truth} lists {len(labels)}: download both again"
         )
     for image, label in zip(images, labels, strict=True):
         class_folder = unpacked / wnids[int(label)]
@@ -75,7 +58,7 @@ class ImageNet(ClipDataset):
     layout = "imagenet/{images/train/<wnid>/, images/val/<wnid>/, classnames.txt}"
     by_hand = (
         "log in at https://image-net.org, download ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar and "
-        "ILSVRC2012_devkit_t12.tar.gz, and give all three to `prepare` after --archive"
+        "ILSVRC2012_devkit_t12.tar.gz, and pass all three to `prepare` with --archive"
     )
     expected = (1281167, 50000, 50000)
     expected_classes = 1000
@@ -124,14 +107,5 @@ class ImageNet(ClipDataset):
 
     @staticmethod
     def read_classnames(text_file: Path | str) -> "OrderedDict[str, str]":
-        """{class folder: class name}; see the function of the same name."""
+        """{class folder: class name}; see ``listing.read_classnames``."""
         return read_classnames(text_file)
-
-
-def to_items(folder: Path, listing: dict[str, list[str]], classnames: dict[str, str]) -> list[Datum]:
-    """Items of class folders, labelled in the order of the listing."""
-    return [
-        Datum(f"{folder}/{name}/{image}", label, classname=classnames[name])
-        for label, (name, images) in enumerate(listing.items())
-        for image in images
-    ]

@@ -4,9 +4,10 @@ from pathlib import Path
 
 from yacs.config import CfgNode
 
-from datasets.fewshot import ClipDataset, Split
-from datasets.imagenet import ImageNet, read_classnames, to_items
-from datasets.listing import list_class_folders
+from datasets.base import ClipDataset
+from datasets.imagenet import ImageNet
+from datasets.listing import list_class_folders, read_classnames, to_items
+from datasets.splits import Split
 from datasets.validation import check_class_folders
 
 

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from dassl.data.datasets import DATASET_REGISTRY
-from datasets.imagenet import read_classnames
 from datasets.imagenet_variants import ImageNetVariant
+from datasets.listing import read_classnames
 from datasets.sources import CLASSNAMES, HUB_COPY, Source
 
 

@@ -8,11 +8,10 @@ from pathlib import Path
 from yacs.config import CfgNode
 
 from dassl.data.datasets import DATASET_REGISTRY, Datum
-from dassl.data.datasets.base_dataset import first_few
-from datasets.fewshot import ClipDataset, Split, read_split
-from datasets.imagenet import read_classnames, to_items
-from datasets.listing import list_class_folders
-from datasets.splits import split_three
+from dassl.utils import first_few
+from datasets.base import ClipDataset, fill_template
+from datasets.listing import list_class_folders, read_classnames, to_items
+from datasets.splits import Split, read_split, split_three
 from datasets.validation import check_class_folders, split_entry
 
 COLUMNS = ("path", "label", "classname")
@@ -24,7 +23,7 @@ class OwnData(ClipDataset):
 
     def announce(self) -> None:
         """Print the class names and sample prompts."""
-        prompts = [self.template.format(name.replace("_", " ")) for name in self.classnames[:3]]
+        prompts = [fill_template(self.template, name) for name in self.classnames[:3]]
         print(f"{type(self).__name__}: {self.num_classes} classes: {first_few(self.classnames, 20)}")
         print(f"  sample prompts: {' | '.join(prompts)}")
 

@@ -7,9 +7,9 @@ from yacs.config import CfgNode
 
 from dassl.data.datasets import DATASET_REGISTRY, Datum
 from dassl.utils import read_json
-from datasets.fewshot import ClipDataset, Split
+from datasets.base import ClipDataset
 from datasets.sources import HUB_COPY, Source, drive, split_source
-from datasets.splits import split_three
+from datasets.splits import Split, split_three
 
 
 @DATASET_REGISTRY.register()

@@ -6,8 +6,10 @@ from yacs.config import CfgNode
 
 from dassl.data.datasets import DATASET_REGISTRY, Datum
 from datasets import splits
-from datasets.fewshot import ClipDataset, Split, subsample_lists
+from datasets.base import ClipDataset
+from datasets.fewshot import subsample_lists
 from datasets.sources import HUB_COPY, Source, split_source
+from datasets.splits import Split
 
 
 @DATASET_REGISTRY.register()

@@ -1,4 +1,4 @@
-"""Splits of a dataset into train, val and test: reading, writing, making them, and finding their files."""
+"""Splits of a dataset into train, val and test: read, write and make them, and find their files."""
 
 import gzip
 import json
@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 from dassl.data.datasets import Datum
 from dassl.utils import write_json
-from datasets.listing import list_class_folders, list_images
+from datasets.listing import list_images
 from datasets.validation import missing_files, split_entry
 
-SPLIT_SEED = 0  # of splits made here: they depend on the files alone, not on SEED
+SPLIT_SEED = 0  # of splits made here: they depend on the files only, not on SEED
 
 
 class Split(NamedTuple):
@@ -35,7 +35,7 @@ def read_split(path: Path | str, image_dir: Path | str) -> Split:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not a split; the message names the list and the entry.
+        ValueError: not a valid split; the message names the list and the entry.
     """
     path = Path(path)
     opener = gzip.open if path.suffix == ".gz" else open
@@ -43,9 +43,9 @@ def read_split(path: Path | str, image_dir: Path | str) -> Split:
         try:
             content = json.load(file)
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path} is not valid JSON ({error}): get it again") from error
+            raise ValueError(f"{path} is not valid JSON ({error}): download or write it again") from error
     if not isinstance(content, dict) or not {"train", "test"} <= content.keys():
-        raise ValueError(f'{path} must be an object with the lists "train", "val" (may be missing) and "test"')
+        raise ValueError(f'{path} must be an object with the lists "train", "val" (optional) and "test"')
     parts = {}
     for name in Split._fields:
         entries = content.get(name, [])
@@ -60,14 +60,14 @@ def write_split(path: Path | str, split: Split, image_dir: Path | str) -> None:
     """Write a split as ``read_split`` reads it, with paths relative to ``image_dir``, atomically.
 
     Raises:
-        ValueError: an item lies outside ``image_dir``.
+        ValueError: an item is outside ``image_dir``.
     """
 
     def entry(item: Datum) -> list[str | int]:
         try:
             return [Path(item.impath).relative_to(image_dir).as_posix(), item.label, item.classname]
         except ValueError as error:
-            raise ValueError(f"{item.impath} is not below {image_dir}: a split holds relative paths") from error
+            raise ValueError(f"{item.impath} is not below {image_dir}: a split contains relative paths") from error
 
     write_json({name: [entry(item) for item in items] for name, items in split._asdict().items()}, path)
 
@@ -81,11 +81,11 @@ def by_label(items: Sequence[Datum]) -> dict[int, list[Datum]]:
 
 
 def split_trainval(trainval: Sequence[Datum], p_val: float = 0.2) -> tuple[list[Datum], list[Datum]]:
-    """Part items into train and val, class by class, by a fixed shuffle.
+    """Split items into train and val, class by class, with a fixed seed.
 
     Args:
         trainval: the items.
-        p_val: part of each class that goes to val, at least one item.
+        p_val: fraction of each class for val, at least one item.
 
     Raises:
         ValueError: a class has fewer than two items.
@@ -94,7 +94,7 @@ def split_trainval(trainval: Sequence[Datum], p_val: float = 0.2) -> tuple[list[
     train, val = [], []
     for items in by_label(trainval).values():
         if len(items) < 2:
-            raise ValueError(f"Class {items[0].classname!r} has one image: too few for both training and validation")
+            raise ValueError(f"Class {items[0].classname!r} has one image: too few for training and validation")
         shuffled = rng.sample(items, len(items))
         n_val = max(1, round(len(items) * p_val))
         val += shuffled[:n_val]
@@ -103,11 +103,11 @@ def split_trainval(trainval: Sequence[Datum], p_val: float = 0.2) -> tuple[list[
 
 
 def split_three(items: Sequence[Datum], p_trn: float = 0.5, p_val: float = 0.2) -> Split:
-    """Part items into train, val and test, class by class, by a fixed shuffle.
+    """Split items into train, val and test, class by class, with a fixed seed.
 
     Args:
         items: the items.
-        p_trn, p_val: part of each class that goes to train and to val; the rest goes to test.
+        p_trn, p_val: fractions of each class for train and val; the rest is test.
 
     Raises:
         ValueError: a class has too few items for one of the three.
@@ -119,7 +119,7 @@ def split_three(items: Sequence[Datum], p_trn: float = 0.5, p_val: float = 0.2) 
         if not (n_train and n_val and len(group) - n_train - n_val > 0):
             raise ValueError(
                 f"Class {group[0].classname!r} has {len(group)} images: too few for training, validation and test "
-                f"({p_trn:.0%}, {p_val:.0%} and the rest). Add images, or give the split yourself"
+                f"({p_trn:.0%}, {p_val:.0%} and the rest). Add images, or provide a split"
             )
         shuffled = rng.sample(group, len(group))
         split.train.extend(shuffled[:n_train])
@@ -128,36 +128,17 @@ def split_three(items: Sequence[Datum], p_trn: float = 0.5, p_val: float = 0.2) 
     return split
 
 
-def class_folder_items(
-    image_dir: Path | str, ignored: Sequence[str] = (), new_cnames: Mapping[str, str] | None = None
-) -> list[Datum]:
-    """The images of a folder of class folders, labelled in sorted order.
-
-    Args:
-        image_dir: the folder.
-        ignored: class folders left out.
-        new_cnames: class names that differ from the folder's.
-    """
-    listing = list_class_folders(Path(image_dir))
-    folders = [name for name in listing if name not in ignored]
-    return [
-        Datum(f"{image_dir}/{name}/{image}", label, classname=(new_cnames or {}).get(name, name))
-        for label, name in enumerate(folders)
-        for image in listing[name]
-    ]
-
-
 def relocate(split: Split, image_dir: Path, folder: Path, ignored: Sequence[str] = ()) -> Split:
-    """The split with the files that mirrors keep elsewhere in the dataset's folder: found by name.
+    """The split with the paths of files that a mirror keeps elsewhere in the dataset's folder, found by file name.
 
-    Only where a published folder holds no images at all: a file that is missing among others is missing. The file of
-    its name counts whose folders share the most words with the published path. It must be the only one, and none that
-    the split names for another item; what is not surely found stays.
+    A file is searched for only if its published folder contains no images at all: one missing among others is missing.
+    Of the files with its name, the one whose folders share the most words with the published path is taken. It must be
+    unique and not in the split as another item; otherwise the published path stays.
 
     Args:
         split: the published split.
-        image_dir: what its paths are relative to.
-        folder: the dataset's folder, in which files are looked for.
+        image_dir: folder that its paths are relative to.
+        folder: the dataset's folder, which is searched.
         ignored: names of folders whose files are not part of the dataset.
     """
     named = {os.path.normpath(item.impath) for items in split for item in items}
@@ -184,7 +165,7 @@ def relocate(split: Split, image_dir: Path, folder: Path, ignored: Sequence[str]
     uses = Counter(moved.values())
     moved = {old: new for old, new in moved.items() if uses[new] == 1 and old != new}
     if len(moved) == len(lost):
-        print(f"{len(moved)} images are not where the published layout has them; found by name in {folder}")
+        print(f"{len(moved)} images are not in their published folders; found by name in {folder}")
     return Split(*([_moved(item, moved) for item in items] for items in split))
 
 
@@ -194,5 +175,5 @@ def _moved(item: Datum, moved: Mapping[str, str]) -> Datum:
 
 
 def _folder_words(path: str, folder: Path) -> set[str]:
-    """The words of the folders between ``folder`` and the file: ``cars_train/05266.jpg`` → cars, train."""
+    """The words in the folder names between ``folder`` and the file: ``cars_train/05266.jpg`` → cars, train."""
     return set(re.split(r"[/_\s-]+", os.path.relpath(os.path.dirname(path), folder)))

@@ -6,10 +6,10 @@ from scipy.io import loadmat
 from yacs.config import CfgNode
 
 from dassl.data.datasets import DATASET_REGISTRY, Datum
-from datasets.fewshot import ClipDataset, Split
-from datasets.listing import list_class_folders
+from datasets.base import ClipDataset
+from datasets.listing import list_class_folders, to_items
 from datasets.sources import HUB_COPY, Source, split_source
-from datasets.splits import split_trainval
+from datasets.splits import Split, split_trainval
 from datasets.validation import check_class_folders
 
 
@@ -99,11 +99,7 @@ class StanfordCars(ClipDataset):
         names = {folder: year_first(folder) for folder in listings[0]}
         check_class_folders(list(listings[1]), names, tree / "test", tree / "train")
         train, test = (
-            [
-                Datum(f"{tree}/{part}/{folder}/{image}", label, classname=names[folder])
-                for label, folder in enumerate(names)
-                for image in listing[folder]
-            ]
+            to_items(tree / part, {folder: listing[folder] for folder in names}, names)
             for part, listing in zip(("train", "test"), listings, strict=True)
         )
         return Split(*split_trainval(train), test)

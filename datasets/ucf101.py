@@ -6,9 +6,9 @@ from pathlib import Path
 from yacs.config import CfgNode
 
 from dassl.data.datasets import DATASET_REGISTRY, Datum
-from datasets.fewshot import ClipDataset, Split
+from datasets.base import ClipDataset
 from datasets.sources import HUB_COPY, Source, drive, split_source
-from datasets.splits import split_trainval
+from datasets.splits import Split, split_trainval
 
 
 @DATASET_REGISTRY.register()

@@ -4,6 +4,7 @@ import ast
 import re
 import sys
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -37,17 +38,22 @@ def tree(path: Path) -> ast.Module:
     return ast.parse((ROOT / path).read_text(encoding="utf-8"), str(path))
 
 
-def imported(path: Path) -> Iterator[str]:
-    """Absolute dotted names of all imports of a file, those inside functions too."""
+def import_statements(path: Path) -> Iterator[list[str]]:
+    """Absolute dotted names of each import statement of a file: ``from a import b`` gives a and a.b."""
     package = path.parent.parts
     for node in ast.walk(tree(path)):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            yield [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             base = package[: len(package) - node.level + 1] if node.level else ()
             module = ".".join([*base, *([node.module] if node.module else [])])
-            yield module
-            yield from (f"{module}.{alias.name}" for alias in node.names)
+            yield [module, *(f"{module}.{alias.name}" for alias in node.names)]
+
+
+def imported(path: Path) -> Iterator[str]:
+    """Absolute dotted names of all imports of a file, including those inside functions."""
+    for names in import_statements(path):
+        yield from names
 
 
 @pytest.mark.parametrize("folder", sorted(ALLOWED))
@@ -80,6 +86,31 @@ def test_methods_do_not_import_each_other() -> None:
             parts = name.split(".")
             if parts[0] == "trainers" and len(parts) > 1 and parts[1] != path.stem:
                 assert parts[1] not in METHODS, f"{path} imports {name}: what two methods share is a shared module's"
+
+
+def module_name(path: Path) -> str:
+    """``clip/__init__.py`` → ``clip``, ``clip/text.py`` → ``clip.text``."""
+    return ".".join(path.parent.parts if path.stem == "__init__" else path.with_suffix("").parts)
+
+
+def import_graph(folder: str) -> dict[str, set[str]]:
+    """{module: modules of the package that it imports, including inside functions and for type checking only}."""
+    files = {module_name(path): path for path in sources(folder)}
+    graph: dict[str, set[str]] = {module: set() for module in files}
+    for module, path in files.items():
+        for names in import_statements(path):
+            known = files.keys() & set(names)
+            # `from package import module` runs the package's __init__ but takes nothing from it
+            graph[module] |= {name for name in known if not any(other.startswith(f"{name}.") for other in known)}
+    return graph
+
+
+@pytest.mark.parametrize("folder", ["dassl", "datasets", "trainers"])  # clip/ joins when model and text are untangled
+def test_no_circle_of_imports_inside_a_package(folder: str) -> None:
+    try:
+        TopologicalSorter(import_graph(folder)).prepare()
+    except CycleError as error:
+        raise AssertionError(f"circular imports: {' -> '.join(reversed(error.args[1]))}") from None
 
 
 def test_nothing_imports_tests_or_benchmarks() -> None:

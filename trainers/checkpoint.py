@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 import torch
 from torch import Tensor, nn
 
-from dassl.data.datasets.base_dataset import first_few
+from dassl.utils import first_few
 from dassl.engine.state import check_tensors
 
 # Computed from the current class names; a checkpoint's own are ignored.

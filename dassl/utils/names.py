@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["check_availability", "closest_hint", "get_most_similar_str_to_a_from_b", "tolist_if_not"]
+__all__ = ["check_availability", "closest_hint", "first_few", "get_most_similar_str_to_a_from_b", "tolist_if_not"]
 
 
 def get_most_similar_str_to_a_from_b(a: str, b: Iterable[str]) -> str | None:
@@ -41,3 +41,10 @@ def check_availability(requested: str, available: Iterable[str], key: str = "") 
 def tolist_if_not(x: Any) -> list[Any]:
     """Return ``x`` if it is a list, else a list that holds only ``x``."""
     return x if isinstance(x, list) else [x]
+
+
+def first_few(items: Iterable[object], count: int = 5) -> str:
+    """Return the first items as text: ``3, 7, 9, … (12 in all)``."""
+    listed = list(items)
+    text = ", ".join(str(item) for item in listed[:count])
+    return text if len(listed) <= count else f"{text}, … ({len(listed)} in all)"

@@ -7,7 +7,7 @@ from pathlib import Path
 from dassl.config import get_cfg_default
 from dassl.data.datasets import DATASET_REGISTRY, DatasetBase
 from dassl.utils.tools import closest_hint
-from datasets.fewshot import ClipDataset
+from datasets.base import ClipDataset
 from datasets.own_data import OwnData
 
 
@@ -49,9 +49,7 @@ def is_own_data(dataset: type[DatasetBase]) -> bool:
     return issubclass(dataset, OwnData)
 
 
-def build(
-    name: str, root: Path, shots: int = -1, seed: int = 1, classes: str = "all"
-) -> tuple[DatasetBase, list[str]]:
+def build(name: str, root: Path, shots: int = -1, seed: int = 1, classes: str = "all") -> tuple[DatasetBase, list[str]]:
     """The dataset, and the lines that it printed.
 
     Args:

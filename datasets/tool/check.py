@@ -9,7 +9,7 @@ from dassl.data.archives import is_archive
 from dassl.data.datasets import DatasetBase
 from dassl.utils import read_image
 from dassl.utils.progress import progress
-from datasets.fewshot import ClipDataset
+from datasets.base import ClipDataset
 from datasets.sources import Source
 from datasets.tool.build import build, folder_names, registered
 from datasets.validation import MissingImagesError

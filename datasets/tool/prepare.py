@@ -12,8 +12,8 @@ from scipy.io import loadmat
 from dassl.data.archives import ArchiveError, is_archive, unpack
 from dassl.utils import read_json
 from dassl.utils.download import DownloadError, download_url, file_checksum, through_mirror
-from datasets.fewshot import ClipDataset
-from datasets.imagenet import read_classnames
+from datasets.base import ClipDataset
+from datasets.listing import read_classnames
 from datasets.sources import Source
 from datasets.splits import read_split
 from datasets.tool.build import bare, folder_names, registered

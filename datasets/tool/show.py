@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from dassl.data.datasets import DatasetBase, Datum
 from dassl.utils import atomic_write, read_image
+from datasets.base import DEFAULT_TEMPLATE, fill_template
 from datasets.splits import by_label
 
 PARTS = {"train": "train_x", "val": "val", "test": "test"}
@@ -18,7 +19,7 @@ SIDE, GAP, TEXT = 112, 6, 18  # pixels of a picture, between pictures, and of a 
 
 def describe(dataset: DatasetBase, prompts: int = 5) -> dict[str, Any]:
     """Class names, sample prompts, and for each part the images and the images a class (min, median, max)."""
-    template = getattr(dataset, "template", "a photo of a {}.")
+    template = getattr(dataset, "template", DEFAULT_TEMPLATE)
     parts = {}
     for part, attribute in PARTS.items():
         counts = Counter(item.label for item in getattr(dataset, attribute) or [])
@@ -27,7 +28,7 @@ def describe(dataset: DatasetBase, prompts: int = 5) -> dict[str, Any]:
             parts[part] = {"images": counts.total(), "classes": len(counts), "images a class": a_class}
     return {
         "classes": dataset.classnames,
-        "prompts": [template.format(name.replace("_", " ")) for name in dataset.classnames[:prompts]],
+        "prompts": [fill_template(template, name) for name in dataset.classnames[:prompts]],
         "parts": parts,
     }
 

@@ -6,7 +6,8 @@ import json
 import pytest
 
 from dassl.data.datasets import Datum
-from datasets.fewshot import Split, few_shot, read_split, subsample_classes, write_split
+from datasets.fewshot import few_shot, subsample_classes
+from datasets.splits import Split, read_split, write_split
 from datasets.validation import check_split
 from tests.paths import GOLDEN, PUBLISHED, needs_golden, needs_published
 
@@ -30,7 +31,7 @@ def published(name):
 def test_published_splits_parse_to_the_published_counts(name):
     split = published(name)
     assert tuple(len(items) for items in split) == SPLIT_SIZES[name]
-    check_split(split, name)
+    check_split(*split, name)
 
 
 @needs_published
@@ -111,7 +112,7 @@ def test_splits_are_written_with_relative_paths_and_read_back(tmp_path):
     }
     again = read_split(tmp_path / "split.json", tmp_path / "moved")
     assert again.train[0].impath == str(tmp_path / "moved" / "a" / "1.jpg")
-    with pytest.raises(ValueError, match=r"is not below .*elsewhere: a split holds relative paths"):
+    with pytest.raises(ValueError, match=r"is not below .*elsewhere: a split contains relative paths"):
         write_split(tmp_path / "split.json", Split(items, [], items), tmp_path / "elsewhere")
 
 
@@ -123,8 +124,8 @@ def test_splits_are_written_with_relative_paths_and_read_back(tmp_path):
         ('{"train": []}', 'must be an object with the lists "train"'),
         ('{"train": {}, "test": []}', '"train" must be a list, not dict'),
         ('{"train": [["a.jpg", 0]], "test": []}', r"train\[0\] must be \[relative path, label, class name\]"),
-        ('{"train": [["a.jpg", "0", "a"]], "test": []}', r"train\[0\]: the label must be a whole number, not '0'"),
-        ('{"train": [["a.jpg", true, "a"]], "test": []}', "the label must be a whole number, not True"),
+        ('{"train": [["a.jpg", "0", "a"]], "test": []}', r"train\[0\]: the label must be an integer, not '0'"),
+        ('{"train": [["a.jpg", true, "a"]], "test": []}', "the label must be an integer, not True"),
         ('{"train": [["", 0, "a"]], "test": []}', "path and class name must be non-empty text"),
         ('{"train": [], "test": [["/a.jpg", 0, "a"]]}', r"test\[0\]: '/a.jpg' must be relative to the image folder"),
         ('{"train": [], "test": [["b/../../a.jpg", 0, "a"]]}', "must be relative to the image folder and stay inside"),
@@ -161,4 +162,4 @@ def items_of(*pairs):
 )
 def test_an_inconsistent_split_is_an_error(split, message):
     with pytest.raises(ValueError, match=message):
-        check_split(split, "Pets")
+        check_split(*split, "Pets")

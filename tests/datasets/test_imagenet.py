@@ -100,7 +100,7 @@ def test_an_empty_folder_is_an_error_and_is_not_cached(root):
     folder.mkdir()
     kept.rename(root / "kept")
     age(root)
-    with pytest.raises(ValueError, match=r"1 of 3 class folders in .*train hold no images: n01443537\. Unpack them"):
+    with pytest.raises(ValueError, match=r"1 of 3 class folders in .*train contain no images: n01443537\. Unpack them"):
         build("ImageNet", root)
     assert not (root / "imagenet" / "listing_train.json").exists()
     folder.rmdir()
@@ -120,13 +120,13 @@ def test_a_read_only_folder_is_no_obstacle(root, monkeypatch, capsys):
 
     monkeypatch.setattr(listing, "write_json", refuse)
     assert len(build("ImageNet", root).train_x) == 15
-    assert "The listing is not kept" in capsys.readouterr().out
+    assert "The listing is not cached" in capsys.readouterr().out
 
 
 def test_a_missing_class_folder_is_an_error(root):
     shutil.rmtree(root / "imagenet" / "images" / "train" / "n01443537")
     with pytest.raises(
-        ValueError, match=r"1 of 3 class folders are missing in .*n01443537. Every later class would get"
+        ValueError, match=r"1 of 3 class folders are missing in .*n01443537\. Unpack them: without them every later"
     ):
         build("ImageNet", root)
 
@@ -139,7 +139,7 @@ def test_the_names_of_another_dataset_are_an_error(root):
 
 def test_a_folder_without_a_name_is_an_error(root):
     pictures(root / "imagenet" / "images" / "train" / "n09999999", ["1.JPEG"])
-    with pytest.raises(ValueError, match=r"holds 1 folders that .* does not name: n09999999"):
+    with pytest.raises(ValueError, match=r"contains 1 folders that .* does not list: n09999999"):
         build("ImageNet", root)
 
 

@@ -73,12 +73,12 @@ def test_every_protocol_works_on_class_folders(tmp_path):
 @pytest.mark.parametrize(
     ("prepare", "error", "message"),
     [
-        (lambda root: None, ValueError, "holds no class folders: it must hold one folder of images"),
+        (lambda root: None, ValueError, "contains no class folders: it must contain one folder of images"),
         (lambda root: save_tree(root, ("train",)), FileNotFoundError, "holds train/ but neither test/ nor val/"),
-        (lambda root: (root / "cat").mkdir(), ValueError, "1 of 1 class folders in .* hold no images: cat"),
+        (lambda root: (root / "cat").mkdir(), ValueError, "1 of 1 class folders in .* contain no images: cat"),
         (
             lambda root: (save_tree(root, ("train", "test")), pictures(root / "test" / "wolf", ["1.png"])),
-            *(ValueError, r"test holds 1 folders that .*train does not name: wolf"),
+            *(ValueError, r"test contains 1 folders that .*train does not list: wolf"),
         ),
         (
             lambda root: (save_tree(root, ("train", "test")), (root / "test" / "dog").rename(root / "gone")),
@@ -151,7 +151,7 @@ def rows(*lines: str) -> str:
     [
         (rows("0.png,0,a,train", "1.png,1,b,train", "2.png,0,a,test"), r"1 of 2 classes have no test images: 1 \(b\)"),
         (rows("0.png,0,a,train", "0.png,0,a,test"), "lists 1 images more than once, the first: .*0.png"),
-        (rows("0.png,²,a,train"), "line 2: the label must be a whole number, not '²'"),
+        (rows("0.png,²,a,train"), "line 2: the label must be an integer, not '²'"),
         (rows("0.png,0,a,train").replace("split", "set"), "unknown columns set; known are path,label,classname,split"),
     ],
 )
@@ -178,7 +178,7 @@ def test_folders_of_parts_in_any_case_and_without_training(tmp_path):
 
 def test_one_class_has_no_halves(tmp_path):
     miniatures.class_folders(tmp_path, ["only"])
-    with pytest.raises(ValueError, match="1 class cannot be parted into base and new"):
+    with pytest.raises(ValueError, match="cannot split 1 class into base and new"):
         build("ImageFolder", tmp_path, classes="new")
 
 
@@ -195,7 +195,7 @@ def test_a_csv_without_a_split_is_parted(tmp_path):
     ("content", "message"),
     [
         ("path,classname\na.png,cat\n", "must have the columns path,label,classname.*; label is missing"),
-        ("path,label,classname\na.png,zero,cat\n", r"line 2: the label must be a whole number, not 'zero'"),
+        ("path,label,classname\na.png,zero,cat\n", r"line 2: the label must be an integer, not 'zero'"),
         ("path,label,classname\na.png,0\n", "line 2: path and class name must be non-empty text"),
         ("path,label,classname\n../a.png,0,cat\n", "line 2: '../a.png' must be relative to the image folder"),
         ("path,label,classname,split\na.png,0,cat,tests\n", "line 2: split must be train, val or test, not 'tests'"),

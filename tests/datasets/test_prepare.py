@@ -209,7 +209,7 @@ def test_what_is_wrong_is_said_beside_what_could_not_be_had(server, tmp_path):
     assert prepare_dtd(tmp_path).good
     (tmp_path / "data" / "dtd" / "images" / "banded" / "banded_0001.jpg").unlink()
     del server.files["/dtd-r1.0.1.tar.gz"]
-    with pytest.raises(PrepareError, match=r"(?s)1 of 12 images that the split names are not there.*404"):
+    with pytest.raises(PrepareError, match=r"(?s)1 of 12 images in the split do not exist.*404"):
         prepare_dtd(tmp_path)
 
 

@@ -209,7 +209,7 @@ def test_a_split_that_names_missing_files_is_an_error_that_counts_them(tmp_path)
     with pytest.raises(FileNotFoundError) as error:
         build("DescribableTextures", tmp_path)
     message = str(error.value)
-    assert "DescribableTextures: 4 of 7 images that the split names are not there, the first: " in message
+    assert "DescribableTextures: 4 of 7 images in the split do not exist, the first: " in message
     assert "banded_0011.jpg" in message and "… (4 in all)" in message
     assert "python -m datasets prepare DescribableTextures" in message
 
@@ -218,8 +218,8 @@ def test_without_the_split_file_the_difference_is_said(tmp_path, capsys):
     miniatures.dtd(tmp_path)
     build("DescribableTextures", tmp_path)
     out = capsys.readouterr().out
-    assert "split_zhou_DescribableTextures.json is not there: the split is made from the original annotations" in out
-    assert "as published 2,820 / 1,128 / 1,692" in out
+    assert "split_zhou_DescribableTextures.json not found: the split is made from the original annotations" in out
+    assert "published: 2,820 / 1,128 / 1,692" in out
 
 
 @pytest.mark.parametrize("name", [name for name in PUBLISHED_NAMES if name != "ImageNet"])
@@ -307,7 +307,7 @@ def test_files_that_a_mirror_moved_are_found_by_name(tmp_path, capsys):
         (folder / scene[1:]).rename(folder / scene[3:].replace("/", "_"))
     dataset = build("SUN397", tmp_path)
     assert all(Path(item.impath).exists() for item in dataset.test)
-    assert "are not where the published layout has them; found by name" in capsys.readouterr().out
+    assert "are not in their published folders; found by name" in capsys.readouterr().out
 
 
 # Annotations that contradict each other
@@ -340,7 +340,7 @@ def test_an_empty_image_folder_is_an_error_and_stays_none(tmp_path):
     images = tmp_path / "dtd" / "images"
     images.rename(tmp_path / "kept")
     images.mkdir()
-    with pytest.raises(ValueError, match=r"dtd/images holds no class folders"):
+    with pytest.raises(ValueError, match=r"dtd/images contains no class folders"):
         build("DescribableTextures", tmp_path)
     images.rmdir()
     (tmp_path / "kept").rename(images)
@@ -351,7 +351,7 @@ def test_a_class_without_images_is_an_error(tmp_path):
     miniatures.food101(tmp_path)
     shutil.rmtree(tmp_path / "food-101" / "images" / "waffles")
     (tmp_path / "food-101" / "images" / "waffles").mkdir()
-    with pytest.raises(ValueError, match=r"1 of 3 class folders in .* hold no images: waffles"):
+    with pytest.raises(ValueError, match=r"1 of 3 class folders in .* contain no images: waffles"):
         build("Food101", tmp_path)
 
 
@@ -366,7 +366,7 @@ def test_a_class_folder_too_few_or_too_many_is_an_error(tmp_path):
     miniatures.eurosat(tmp_path)
     assert build_dataset(dataset_cfg("EuroSAT", tmp_path)).num_classes == 10
     shutil.rmtree(tmp_path / "eurosat" / "2750" / "Forest")
-    with pytest.raises(ValueError, match="EuroSAT has 9 classes here, 10 as published"):
+    with pytest.raises(ValueError, match="EuroSAT has 9 classes here, published: 10"):
         build_dataset(dataset_cfg("EuroSAT", tmp_path))
 
 

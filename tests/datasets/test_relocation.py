@@ -27,10 +27,10 @@ def cars(root, numbers=range(1, 7)):
 def test_a_missing_training_image_is_not_the_test_image_of_its_name(tmp_path):
     folder = cars(tmp_path)
     (folder / "cars_train" / "00001.jpg").unlink()
-    with pytest.raises(FileNotFoundError, match=r"1 of 12 images that the split names are not there.*cars_train/00001"):
+    with pytest.raises(FileNotFoundError, match=r"1 of 12 images in the split do not exist.*cars_train/00001"):
         build("StanfordCars", tmp_path)
     shutil.rmtree(folder / "cars_train")
-    with pytest.raises(FileNotFoundError, match="6 of 12 images that the split names are not there"):
+    with pytest.raises(FileNotFoundError, match="6 of 12 images in the split do not exist"):
         build("StanfordCars", tmp_path)
     assert not check("StanfordCars", tmp_path).good
 
@@ -48,7 +48,7 @@ def test_a_missing_class_is_not_filled_from_others(tmp_path):
     (tmp_path / "caltech-101" / "split_zhou_Caltech101.json").write_text(json.dumps(split))
     assert len(build("Caltech101", tmp_path).train_x) == 20
     shutil.rmtree(images / "Faces")
-    with pytest.raises(FileNotFoundError, match="10 of 20 images that the split names are not there"):
+    with pytest.raises(FileNotFoundError, match="10 of 20 images in the split do not exist"):
         build("Caltech101", tmp_path)
 
 
@@ -57,5 +57,5 @@ def test_two_places_that_fit_alike_are_none(tmp_path):
     (folder / "cars_train").rename(folder / "a_train")
     assert all("a_train" in item.impath for item in build("StanfordCars", tmp_path).train_x)
     shutil.copytree(folder / "a_train", folder / "b_train")
-    with pytest.raises(FileNotFoundError, match="6 of 12 images that the split names are not there"):
+    with pytest.raises(FileNotFoundError, match="6 of 12 images in the split do not exist"):
         build("StanfordCars", tmp_path)

@@ -74,7 +74,7 @@ def test_a_published_split_that_is_absent_is_a_problem(textures, capsys):
     (textures / "dtd" / SPLIT).unlink()
     status, output = run(capsys, "check", "dtd", "--root", textures)
     assert status == 1
-    assert f"{SPLIT} is not there" in output and "the split here is made of the original annotations" in output
+    assert f"{SPLIT} not found" in output and "the split here is made of the original annotations" in output
     assert "images are here" not in output  # the sizes of another split say nothing
 
 
@@ -85,14 +85,14 @@ def test_other_sizes_and_classes_than_the_published_are_a_problem(textures, monk
     ]
     monkeypatch.setattr(DTD, "expected_classes", 47)
     (problem,) = check("DescribableTextures", textures).problems
-    assert "DescribableTextures has 3 classes here, 47 as published" in problem.what
+    assert "DescribableTextures has 3 classes here, published: 47" in problem.what
 
 
 def test_every_missing_image_is_listed(textures, tmp_path, capsys):
     shutil.rmtree(textures / "dtd" / "images" / "braided")
     status, output = run(capsys, "check", "dtd", "--root", textures, "--json", tmp_path / "report.json")
     assert status == 1
-    assert "4 of 12 images that the split names are not there" in output
+    assert "4 of 12 images in the split do not exist" in output
     assert "remedy: python -m datasets prepare" in output
     (problem,) = json.loads((tmp_path / "report.json").read_text())[0]["problems"]
     assert sorted(Path(file).name for file in problem["files"]) == [f"braided_{i:04d}.jpg" for i in (1, 2, 3, 4)]

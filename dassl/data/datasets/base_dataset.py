@@ -3,11 +3,11 @@
 import os
 import random
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from dassl.data.archives import unpack
-from dassl.utils import check_availability, download_url
+from dassl.utils import check_availability, download_url, first_few
 
 
 class Datum:
@@ -191,10 +191,3 @@ class DatasetBase:
         for item in data_source:
             output[item.domain].append(item)
         return output
-
-
-def first_few(items: Iterable[object], count: int = 5) -> str:
-    """The first items as text: ``3, 7, 9, … (12 in all)``."""
-    listed = list(items)
-    text = ", ".join(str(item) for item in listed[:count])
-    return text if len(listed) <= count else f"{text}, … ({len(listed)} in all)"
