@@ -25,8 +25,8 @@ CLIP_MAY_ALSO = {"dassl.utils.download", "dassl.utils.files", "dassl.utils.safe_
 METHODS = {
     path.stem for path in (ROOT / "trainers").glob("*.py") if "@TRAINER_REGISTRY.register" in path.read_text("utf-8")
 }
-# scripts/emoji makes the demonstration: its pretraining builds the very model whose weights it writes
-MAY_ALSO = {"scripts/emoji": {"clip", "dassl", "datasets"}}
+# scripts/demo makes the demonstration: its pretraining builds the model whose weights it writes
+MAY_ALSO = {"scripts/demo": {"clip"}}
 PRECISION = Path("trainers/precision.py")  # the one place that moves or rounds a model
 
 

@@ -94,14 +94,22 @@ def test_data_and_weights_stay_small_and_carry_their_licences():
     assert "Apache-2.0" in card and "CC-BY-4.0" in card and "not CLIP" in card
 
 
+@pytest.mark.parametrize("script", ["make_dataset", "pretrain"])
+def test_scripts_start_as_documented(script):
+    """From a clone, without any installation of the project."""
+    subprocess.run(
+        [sys.executable, "-m", f"scripts.demo.{script}", "--help"], check=True, capture_output=True, cwd=ROOT
+    )
+
+
 @pytest.mark.skipif(
-    not PACKAGES.is_dir(), reason=f"needs the npm packages in {PACKAGES} (make_dataset.py fetches them)"
+    not PACKAGES.is_dir(),
+    reason=f"needs the npm packages in {PACKAGES} (python -m scripts.demo.make_dataset downloads them)",
 )
 def test_script_makes_the_committed_data(tmp_path):
     """The same split and the same pictures; encoders of other versions may differ by a little."""
-    script = ROOT / "scripts" / "emoji" / "make_dataset.py"
-    command = [sys.executable, script, "--packages", PACKAGES, "--out", tmp_path]
-    subprocess.run(list(map(str, command)), check=True, capture_output=True)
+    command = [sys.executable, "-m", "scripts.demo.make_dataset", "--packages", PACKAGES, "--out", tmp_path]
+    subprocess.run(list(map(str, command)), check=True, capture_output=True, cwd=ROOT)
     assert (tmp_path / "split.json").read_bytes() == (DATA / "split.json").read_bytes()
     for path in sorted((DATA / "images").rglob("*.webp"))[::10]:
         made, committed = (np.asarray(Image.open(f), dtype=float) for f in (tmp_path / path.relative_to(DATA), path))

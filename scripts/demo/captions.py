@@ -1,17 +1,17 @@
-"""Captions to pretrain on: what a picture shows, at one of three levels, after contexts of many kinds.
+"""Captions for the pretraining: what a picture shows, at one of three levels, in contexts of many kinds.
 
-The text tower has to stand contexts that no template holds, since prompt learning makes them: words it does
-not know, placeholders, vectors that are no word's.
+Prompt learning produces contexts that occur in no template: unknown words, placeholders, vectors that are not word
+embeddings. The captions include such contexts, so that the text tower tolerates them.
 """
 
 from dataclasses import dataclass
 from random import Random
 
-from packages import Emoji
-
 from clip.simple_tokenizer import SimpleTokenizer
 
-UNKNOWN, SOFT = -1, -2  # in place of a token id: the unknown word's vector, a random vector
+from .packages import Emoji
+
+UNKNOWN, SOFT = -1, -2  # used in place of a token id: the unknown word's vector, a random vector
 TEMPLATES = (
     "a photo of a {}.",
     "a photo of the {}.",
@@ -49,7 +49,7 @@ LEVEL_SHARES = (0.5, 0.35, 0.15)
 
 @dataclass(frozen=True)
 class Caption:
-    """Token ids without start and end of text, and what they say."""
+    """Token ids without start and end of text, and what they describe."""
 
     ids: list[int]
     level: int  # index into LEVELS
@@ -57,7 +57,7 @@ class Caption:
 
 
 class Captioner:
-    """Draws captions. Numbers emoji, kinds and groups in their order of first appearance.
+    """Draws captions. Emoji, kinds and groups are numbered in order of first appearance.
 
     Args:
         emoji: the concepts, by number.
@@ -81,20 +81,21 @@ class Captioner:
         return self.tokenizer.encode(text)
 
     def _collect_vocabulary(self) -> list[int]:
-        """All token ids that a caption can hold, sorted."""
+        """All token ids that a caption can contain, sorted."""
         texts = [ids for names in self.names for ids in names] + self.kind_ids + self.group_ids
         texts += [part for template in self.templates for part in template] + [self.placeholder]
         return sorted({i for ids in texts for i in ids})
 
     def kind_of(self) -> list[int]:
-        """The kind's number of each emoji."""
+        """The number of each emoji's kind."""
         return [self.kinds.index(e.kind) for e in self.emoji]
 
     def group_of(self) -> list[int]:
+        """The number of each emoji's group."""
         return [self.groups.index(e.group) for e in self.emoji]
 
     def draw(self, concepts: list[int]) -> list[Caption]:
-        """A caption of each of these emoji. Long contexts come together, in few batches, to save padding."""
+        """One caption per emoji. Long contexts are drawn for a whole batch at a time, rarely, to save padding."""
         lengths = (8, 12, 16) if self.rng.random() < 0.1 else (1, 2, 3, 4, 4, 4, 6)
         return [self._draw_caption(c, self.rng.choice(lengths)) for c in concepts]
 
@@ -112,7 +113,7 @@ class Captioner:
         return Caption(before + name + after, level, key)
 
     def _draw_context(self, length: int) -> tuple[list[int], list[int]]:
-        """Ids before and after the class name; `length` is that of a context without template."""
+        """Token ids before and after the class name; `length` is the length of a context without a template."""
         kind = self.rng.choices(("template", "forgetful", "soft", "placeholder", "words"), (60, 10, 18, 7, 5))[0]
         before, after = self.rng.choice(self.templates)
         if kind == "template":
@@ -126,7 +127,7 @@ class Captioner:
         return self.rng.choices(self.vocabulary, k=length), self.stop
 
     def _soften(self, before: list[int], length: int) -> list[int]:
-        """Learned context alone, or the first words of a template learned and the rest kept (as in MaPLe)."""
+        """Random vectors alone, or in place of a template's first words, the rest of which stay (as in MaPLe)."""
         if before and self.rng.random() < 0.5:
             length = min(length, len(before))
             return [SOFT] * length + before[length:]

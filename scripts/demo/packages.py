@@ -1,4 +1,4 @@
-"""The emoji pictures that the embedded default is made from, as three npm packages hold them."""
+"""The emoji pictures that the demonstration is made from: three npm packages."""
 
 import json
 import re
@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-# folder name -> (package as npm knows it, picture folder inside it)
+# style -> (npm package, picture folder in it)
 PACKAGES = {
     "noto": ("emoji-datasource-google@16.0.0", "img/google/64"),
     "twemoji": ("emoji-datasource-twitter@16.0.0", "img/twitter/64"),
     "fluent": ("@lobehub/fluent-emoji-3d@1.1.0", "assets"),
 }
 
-# A readable class name for subcategories whose own name is not one.
+# Class names for subcategories whose Unicode name is not readable.
 READABLE = {
     "alphanum": "letter or number",
     "animal-bird": "bird",
@@ -73,7 +73,7 @@ READABLE = {
 
 @dataclass(frozen=True)
 class Emoji:
-    """One emoji, whatever its style."""
+    """One emoji, in all styles."""
 
     key: str  # code points without the variation selector, as in "1f34e"
     names: tuple[str, ...]  # "red apple", "apple"
@@ -98,6 +98,7 @@ def plain(name: str) -> str:
 
 
 def picture_key(filename: str) -> str:
+    """Code points without the variation selector: "1F34E-FE0F.png" -> "1f34e"."""
     return filename.lower().rsplit(".", 1)[0].replace("-fe0f", "")
 
 
@@ -116,7 +117,7 @@ def fetch_packages(folder: Path) -> None:
             printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         except (OSError, subprocess.CalledProcessError) as error:
             raise FileNotFoundError(
-                f"{folder / name / 'package'} is not there and `{' '.join(command)}` failed ({error}): install npm, "
+                f"{folder / name / 'package'} does not exist and `{' '.join(command)}` failed ({error}): install npm, "
                 f"or unpack {package} into {folder / name} yourself"
             ) from error
         archive = folder / printed.split()[-1]
@@ -126,10 +127,14 @@ def fetch_packages(folder: Path) -> None:
 
 
 def read_emoji(folder: Path) -> list[Emoji]:
-    """All emoji that the packages name, in Unicode's order of listing by code point."""
+    """All emoji in the packages' metadata, sorted by code points.
+
+    Raises:
+        FileNotFoundError: the metadata do not exist.
+    """
     metadata = folder / "noto" / "package" / "emoji.json"
     if not metadata.is_file():
-        raise FileNotFoundError(f"{metadata} is not there: unpack {PACKAGES['noto'][0]} into {folder / 'noto'}")
+        raise FileNotFoundError(f"{metadata} does not exist: unpack {PACKAGES['noto'][0]} into {folder / 'noto'}")
     listed = []
     for entry in json.loads(metadata.read_text(encoding="utf-8")):
         if entry["subcategory"] == "skin-tone":
@@ -149,11 +154,15 @@ def read_emoji(folder: Path) -> list[Emoji]:
 
 
 def list_pictures(folder: Path, style: str) -> dict[str, Path]:
-    """Picture key -> file of one style."""
+    """{picture key: file} of one style.
+
+    Raises:
+        FileNotFoundError: the style's package is not unpacked.
+    """
     package, inside = PACKAGES[style]
     pictures = folder / style / "package" / inside
     if not pictures.is_dir():
-        raise FileNotFoundError(f"{pictures} is not there: unpack {package} into {folder / style}")
+        raise FileNotFoundError(f"{pictures} does not exist: unpack {package} into {folder / style}")
     return {picture_key(p.name): p for p in sorted(pictures.iterdir())}
 
 

@@ -1,6 +1,6 @@
-"""Pictures to pretrain on: RGBA emoji placed on drawn backgrounds, many at a time.
+"""Images for the pretraining: batches of RGBA emoji on drawn backgrounds.
 
-Shapes: B pictures, S pixels of a side.
+Shapes: B images, S side in pixels.
 """
 
 import math
@@ -14,7 +14,7 @@ STD = torch.tensor([0.26862954, 0.26130258, 0.27577711]).view(1, 3, 1, 1)
 
 
 class Augment:
-    """Random scenes; the same generator state gives the same scenes."""
+    """Draws random scenes; the same state of the generator gives the same scenes."""
 
     def __init__(self, generator: torch.Generator):
         self.generator = generator
@@ -23,14 +23,14 @@ class Augment:
         return torch.rand(*shape, generator=self.generator) * (high - low) + low
 
     def __call__(self, pictures: Tensor, size: int, strength: float) -> Tensor:
-        """Normalised images (B, 3, S, S) of RGBA pictures, uint8 (B, 4, H, W).
+        """Normalised images (B, 3, S, S) from RGBA pictures, uint8 (B, 4, H, W).
 
         Args:
             size: S.
             strength: 0 (upright on white) to 1 (everything).
         """
         x = pictures.float() / 255
-        x = torch.cat([x[:, :3] * x[:, 3:], x[:, 3:]], dim=1)  # premultiplied, so that edges mix rightly
+        x = torch.cat([x[:, :3] * x[:, 3:], x[:, 3:]], dim=1)  # premultiplied alpha, so that edges blend correctly
         x = self._pose(x, size, strength)
         rgb, alpha = x[:, :3], x[:, 3:]
         scene = self._recolour(rgb, alpha, strength) + (1 - alpha) * self._background(len(x), size, strength)
@@ -39,7 +39,7 @@ class Augment:
         return (scene.clamp(0, 1) - MEAN) / STD
 
     def _pose(self, x: Tensor, size: int, strength: float) -> Tensor:
-        """Turn, scale, stretch, mirror and shift (B, 4, H, W) into (B, 4, S, S)."""
+        """Rotate, scale, stretch, mirror and shift (B, 4, H, W) into (B, 4, S, S)."""
         B = len(x)
         angle = self._uniform(B, low=-0.35, high=0.35) * strength
         scale = self._uniform(B, low=1 - 0.4 * strength, high=1 + 0.15 * strength)
@@ -53,7 +53,7 @@ class Augment:
         return F.grid_sample(x, grid, mode="bilinear", align_corners=False)
 
     def _recolour(self, rgb: Tensor, alpha: Tensor, strength: float) -> Tensor:
-        """Turn the hue, change saturation, gain and brightness of premultiplied (B, 3, S, S); a few turn grey."""
+        """Change hue, saturation, gain and brightness of premultiplied (B, 3, S, S); a few become grey."""
         B = len(rgb)
         hue = self._uniform(B, low=-0.5, high=0.5) * strength * (self._uniform(B) < 0.35)
         saturation = 1 + self._uniform(B, low=-0.5, high=0.4) * strength

@@ -1,9 +1,9 @@
-"""Pretrain ViT-Micro/8, the demonstration backbone: `python scripts/emoji/pretrain.py`.
+"""Pretrain ViT-Micro/8, the demonstration backbone: `python -m scripts.demo.pretrain`.
 
 A CLIP of OpenAI's architecture at toy size learns from two flat emoji styles (Noto, Twemoji) with the symmetric
-contrastive loss. Everything is counted in steps: the same seed and number of threads give the same bits.
+contrastive loss. The schedule depends on steps, not on time: the same seed and number of threads give the same bits.
 
-Shapes: B pictures and captions, L tokens, P patches, D width, E joint width.
+Shapes: B images and captions, L tokens, P patches, D width, E joint width.
 """
 
 import argparse
@@ -15,20 +15,21 @@ from pathlib import Path
 from random import Random
 
 import torch
-from augment import Augment
-from captions import SOFT, Caption, Captioner
-from packages import Emoji, fetch_packages, list_pictures, read_emoji, read_rgba
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from clip.model import CLIP
 from clip.transformer import ResidualAttentionBlock, Transformer, VisionTransformer
 
+from .augment import Augment
+from .captions import SOFT, Caption, Captioner
+from .packages import Emoji, fetch_packages, list_pictures, read_emoji, read_rgba
+
 STYLES = ("noto", "twemoji")
 SOT, EOT, VOCABULARY = 49406, 49407, 49408
-SIZE, SMALL = 48, 32  # pixels; most steps see small pictures
+SIZE, SMALL = 48, 32  # pixels; most steps use small images
 QUICK_GELU = 1.702
-FLAG_WEIGHT = 0.25  # country flags are every eighth emoji: draw them less often
+FLAG_WEIGHT = 0.25  # one emoji in eight is a country flag: draw them less often
 
 
 def build_towers() -> CLIP:
@@ -83,10 +84,10 @@ def fold_activation(model: CLIP) -> None:
 
 
 class Pretraining:
-    """The towers and what they are trained with.
+    """The towers, the token table and the auxiliary classifiers.
 
-    The token table holds the captions' tokens alone and, last, the vector of an unknown word: every token that
-    no caption holds gets that vector.
+    The table contains only the tokens that occur in captions and, last, the vector of an unknown word, which all other
+    tokens of the vocabulary get.
     """
 
     def __init__(self, emoji: list[Emoji], captioner: Captioner, seed: int):
@@ -101,7 +102,7 @@ class Pretraining:
         self.heads = nn.ModuleList(nn.Linear(self.visual.output_dim, n) for n in counts)
 
     def parameter_groups(self, weight_decay: float) -> list[dict]:
-        """Matrices decay; embeddings, biases and gains do not."""
+        """Weight decay for matrices, none for embeddings, biases and gains."""
         named = [(n, p) for n, p in self.model.named_parameters() if n != "token_embedding.weight"]
         matrices = [p for n, p in named if p.ndim >= 2 and "embedding" not in n]
         others = [p for n, p in named if p.ndim < 2 or "embedding" in n]
@@ -131,7 +132,7 @@ class Pretraining:
         return torch.cat([table[:1], square.flatten(2)[0].t()])
 
     def encode_text(self, captions: list[Caption]) -> Tensor:
-        """Features (B, E) of captions: the shorter half and the longer half, each padded to its longest."""
+        """Features (B, E) of captions: the shorter and the longer half, each padded to its longest caption."""
         order = sorted(range(len(captions)), key=lambda i: len(captions[i].ids))
         half = len(order) // 2
         features = [self._encode_padded([captions[i] for i in part]) for part in (order[:half], order[half:])]
@@ -151,17 +152,17 @@ class Pretraining:
         return x @ model.text_projection
 
     def _random_tokens(self, B: int, L: int, D: int) -> Tensor:
-        """(B, L, D), each caption's of its own size, up to twice that of trained words."""
+        """(B, L, D), with a random scale per caption, up to twice that of trained words."""
         std = 0.01 * 10 ** torch.rand(B, 1, 1, generator=self.generator)
         return std * torch.randn(B, L, D, generator=self.generator)
 
     def loss(self, images: Tensor, captions: list[Caption], levels: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Contrastive loss, and the classification loss of the three auxiliary heads.
 
-        A picture matches every caption in the batch that is true of it.
+        An image matches every caption in the batch that describes it.
 
         Args:
-            levels: name, kind and group numbers (B,) of the pictures.
+            levels: name, kind and group numbers (B,) of the images.
         """
         features = self.encode_image(images)
         image, text = (F.normalize(f, dim=-1) for f in (features, self.encode_text(captions)))
@@ -185,7 +186,7 @@ class Pretraining:
 
 
 def load_pictures(folder: Path, emoji: list[Emoji]) -> tuple[Tensor, list[list[int]]]:
-    """All flat pictures, uint8 (N, 4, 64, 64), and the picture numbers of each emoji."""
+    """All flat pictures, uint8 (N, 4, 64, 64), and for each emoji the indices of its pictures."""
     styles = [list_pictures(folder, style) for style in STYLES]
     pictures: list[Tensor] = []
     of_emoji: list[list[int]] = []
@@ -197,13 +198,13 @@ def load_pictures(folder: Path, emoji: list[Emoji]) -> tuple[Tensor, list[list[i
 
 
 def learning_rate(step: int, steps: int, peak: float) -> float:
-    """5 % linear warm-up, then cosine to nothing."""
+    """The rate at a step: 5 % linear warm-up, then cosine to zero."""
     warm = 0.05 * steps
     return peak * min((step + 1) / warm, 0.5 + 0.5 * math.cos(math.pi * max(step - warm, 0) / (steps - warm)))
 
 
 def save_deflated(weights: dict[str, Tensor], path: Path) -> None:
-    """A torch archive packed again with compression: `torch.load` reads it as it is."""
+    """Save as a compressed torch archive, which `torch.load` reads like any other."""
     buffer = io.BytesIO()
     torch.save(weights, buffer)
     with zipfile.ZipFile(buffer) as plain, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as packed:

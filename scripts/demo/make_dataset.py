@@ -1,12 +1,12 @@
-"""Make the pictures and the split of the `Emoji` dataset: `python scripts/emoji/make_dataset.py`.
+"""Make the images and the split of the `Emoji` dataset: `python -m scripts.demo.make_dataset` (needs npm).
 
-Classes are Unicode's emoji subcategories; pictures are 3D emoji (Fluent), a style that the pretraining of
-ViT-Micro/8 never sees, placed in small scenes: a background, a pose, a shadow, a light. Rules, in order:
+Classes are Unicode's emoji subcategories. Images are 3D emoji (Fluent), a style that the pretraining of ViT-Micro/8
+never sees, in small scenes: a background, a pose, a shadow, a light. Rules, in order:
 
 1. an emoji counts once (no skin tones); a subcategory is a class if it has at least `MIN_EMOJI` of them;
-2. of a class at most `MAX_EMOJI` are used, drawn at random;
-3. `TRAIN_EMOJI` of a class are for training, `VAL_EMOJI` for validation, all others for testing, so that no
-   emoji is on both sides; each is placed in `SCENES` scenes.
+2. at most `MAX_EMOJI` per class are used, drawn at random;
+3. `TRAIN_EMOJI` per class are for training, `VAL_EMOJI` for validation, all others for testing, so that no emoji is in
+   two parts; each is placed in `SCENES` scenes.
 """
 
 import argparse
@@ -14,8 +14,9 @@ import json
 from pathlib import Path
 
 import numpy as np
-from packages import Emoji, fetch_packages, list_pictures, read_emoji, read_rgba
 from PIL import Image, ImageFilter
+
+from .packages import Emoji, fetch_packages, list_pictures, read_emoji, read_rgba
 
 MIN_EMOJI, MAX_EMOJI = 16, 24
 TRAIN_EMOJI, VAL_EMOJI = 8, 2
@@ -25,7 +26,7 @@ SEED = 7
 
 
 def choose_classes(emoji: list[Emoji]) -> dict[str, list[Emoji]]:
-    """Class name -> its emoji in random order, classes in alphabetical order."""
+    """{class name: its emoji in random order}, classes in alphabetical order."""
     by_kind: dict[str, list[Emoji]] = {}
     for e in emoji:
         by_kind.setdefault(e.kind, []).append(e)
@@ -67,6 +68,7 @@ def draw_scene(picture: np.ndarray, rng: np.random.Generator) -> Image.Image:
 
 
 def part_of(rank: int) -> str:
+    """The part of the split that the n-th emoji of a class belongs to."""
     if rank < TRAIN_EMOJI:
         return "train"
     return "val" if rank < TRAIN_EMOJI + VAL_EMOJI else "test"
