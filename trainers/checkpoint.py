@@ -7,8 +7,8 @@ from collections.abc import Collection, Mapping
 import torch
 from torch import Tensor, nn
 
-from dassl.utils import first_few
 from dassl.engine.state import check_tensors
+from dassl.utils import first_few
 
 # Computed from the current class names; a checkpoint's own are ignored.
 CLASS_NAME_BUFFERS = ("token_prefix", "token_suffix")
