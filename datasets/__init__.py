@@ -1,4 +1,4 @@
-"""Datasets: every module in this folder is imported, and registers what it defines. Adding a file is enough."""
+"""The datasets. All modules in this folder are imported and register their classes: adding a file is enough."""
 
 import importlib
 import pkgutil

@@ -1,4 +1,4 @@
-"""The tool for data: what is there, what is wrong with it, how to get it, what it looks like."""
+"""The tool for datasets: list, download, check and show them."""
 
 import argparse
 import os
@@ -26,14 +26,14 @@ examples:
   python -m datasets check dtd eurosat --images --root /data
   python -m datasets show ImageFolder --root /data/my_pictures
 
-Names are the registry's or the folders': OxfordPets or oxford_pets. docs/DATASETS.md describes every dataset."""
-MOST_FILES = 20  # that a problem lists on the screen; --json has all
+Use a dataset's name or that of its folder: OxfordPets or oxford_pets. docs/DATASETS.md describes every dataset."""
+MOST_FILES = 20  # files that a problem lists on the screen; --json has all
 
 
 def positive(text: str) -> int:
-    """A whole number from 1 on, for argparse."""
+    """A positive integer, for argparse."""
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 1 on")
+        raise argparse.ArgumentTypeError(f"{text} is not a positive integer")
     return int(text)
 
 
@@ -43,29 +43,29 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True)
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--root", type=Path, default=Path(DEFAULT_ROOT), help="folder of the datasets (./data)")
-    shared.add_argument("--json", type=Path, help="also write what is printed, in full, to this file")
+    shared.add_argument("--json", type=Path, help="also write the full result to this file")
 
-    commands.add_parser("list", parents=[shared], help="what is registered, and what of it is found")
-    command = commands.add_parser("check", parents=[shared], help="what is missing or wrong, with the remedy")
+    commands.add_parser("list", parents=[shared], help="all datasets, and which of them are found")
+    command = commands.add_parser("check", parents=[shared], help="what is missing or wrong, and how to fix it")
     command.add_argument("names", nargs="+", metavar="NAME", help="datasets")
     command.add_argument("--images", action="store_true", help="also read every image")
     command = commands.add_parser("prepare", parents=[shared], help="download, verify and unpack what is missing")
     command.add_argument("names", nargs="+", metavar="NAME", help="datasets")
     archive: dict[str, Any] = {"type": Path, "nargs": "+", "action": "extend", "default": [], "metavar": "FILE"}
-    command.add_argument("--archive", help="files that you already have", **archive)
+    command.add_argument("--archive", help="files that you have already downloaded", **archive)
     command = commands.add_parser("show", parents=[shared], help="classes, prompts, counts, and a contact sheet")
     command.add_argument("name", metavar="NAME", help="dataset")
-    command.add_argument("--shots", type=int, default=-1, help="training images a class, as DATASET.NUM_SHOTS (all)")
-    command.add_argument("--seed", type=int, default=1, help="of the shots (1)")
+    command.add_argument("--shots", type=int, default=-1, help="training images per class, as DATASET.NUM_SHOTS (all)")
+    command.add_argument("--seed", type=int, default=1, help="seed of the shots (1)")
     command.add_argument("--classes", choices=SUBSAMPLES, default="all", help="as DATASET.SUBSAMPLE_CLASSES (all)")
     command.add_argument("--sheet", type=Path, help="PNG to write (<NAME>.png)")
     command.add_argument("--rows", type=positive, default=20, help="classes on the sheet (20)")
-    command.add_argument("--columns", type=positive, default=8, help="images of each (8)")
+    command.add_argument("--columns", type=positive, default=8, help="images per class (8)")
     return parser.parse_args(argv)
 
 
 def list_datasets(root: Path) -> tuple[int, Any]:
-    """Print a row for each registered dataset."""
+    """Print one row per registered dataset."""
     rows, records = [], []
     for name, dataset in registered().items():
         if is_own_data(dataset):
@@ -98,7 +98,7 @@ def _readable(size: int) -> str:
 
 
 def disk_usage(folder: Path) -> int:
-    """Bytes of the files below a folder."""
+    """Total size in bytes of the files in a folder, including subfolders."""
     return sum(os.lstat(f"{parent}/{name}").st_size for parent, _, names in os.walk(folder) for name in names)
 
 
@@ -115,7 +115,7 @@ def print_report(report: Report) -> None:
         for file in problem.files[:MOST_FILES]:
             print(f"    {file}")
         if len(problem.files) > MOST_FILES:
-            print(f"    … {len(problem.files):,} in all: --json FILE writes every one")
+            print(f"    … {len(problem.files):,} in all: --json FILE writes them all")
         if problem.remedy:
             print(f"    remedy: {problem.remedy}")
     print("  good" if report.good else f"  {len(report.problems)} problem(s)")
@@ -142,7 +142,7 @@ def report_all(reports: list[Report]) -> tuple[int, Any]:
 
 
 def prepare_all(names: list[str], root: Path, archives: list[Path]) -> tuple[int, Any]:
-    """Prepare datasets one after the other; status 2 if one could not be, 1 if one is not good."""
+    """Prepare datasets one after the other; status 2 if one could not be prepared, 1 if one is not good."""
     reports, failed = [], False
     for name in names:
         try:
@@ -163,8 +163,8 @@ def show(args: argparse.Namespace) -> tuple[int, Any]:
     print(f"{name}, {len(found['classes'])} classes:")
     print(*(f"  {label:4d}  {classname}" for label, classname in enumerate(found["classes"])), sep="\n")
     print("Sample prompts:", *found["prompts"], sep="\n  ")
-    rows = [[part, c["images"], c["classes"], *c["images a class"].values()] for part, c in found["parts"].items()]
-    print(tabulate(rows, ["part", "images", "classes", "a class: min", "median", "max"]))
+    rows = [[part, c["images"], c["classes"], *c["images per class"].values()] for part, c in found["parts"].items()]
+    print(tabulate(rows, ["part", "images", "classes", "per class: min", "median", "max"]))
     sheet = args.sheet or Path(f"{name}.png")
     contact_sheet(dataset.train_x or [], sheet, args.rows, args.columns)
     print(f"Contact sheet of training images: {sheet.absolute()}")
@@ -172,7 +172,7 @@ def show(args: argparse.Namespace) -> tuple[int, Any]:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do what was asked; returns the exit status: 1 if something is wrong with the data."""
+    """Run the command; returns the exit status: 1 if there is a problem with the data."""
     if args.command == "list":
         status, content = list_datasets(args.root)
     elif args.command == "check":
@@ -190,7 +190,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run; 2 when the user has something to mend, said in one message."""
+    """Run; returns 2, with one message, for errors that the user can fix."""
     args = parse_args(argv)
     args.root = args.root.expanduser().absolute()
     try:

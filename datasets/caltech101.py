@@ -1,4 +1,4 @@
-"""Caltech-101 (Fei-Fei et al., 2004): 100 classes are used, without the background and the second face class."""
+"""Caltech-101 (Fei-Fei et al., 2004): 100 classes, without the background and the second face class."""
 
 from yacs.config import CfgNode
 

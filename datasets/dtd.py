@@ -47,12 +47,12 @@ class DescribableTextures(ClipDataset):
         ignored: Sequence[str] = (),
         new_cnames: Mapping[str, str] | None = None,
     ) -> tuple[list[Datum], list[Datum], list[Datum]]:
-        """Train, val and test items of a folder of class folders: the helper that dataset files for Dassl call.
+        """Train, val and test items of a folder of class folders: a helper that dataset files written for Dassl call.
 
         Args:
             image_dir: the folder.
-            p_trn, p_val: parts of each class for train and val; the rest is test.
-            ignored: class folders left out.
+            p_trn, p_val: fractions of each class for train and val; the rest is test.
+            ignored: class folders to leave out.
             new_cnames: class names that differ from the folder's.
         """
         return split_three(class_folder_items(image_dir, ignored, new_cnames), p_trn, p_val)

@@ -1,4 +1,4 @@
-"""The embedded default: 3D emoji in small scenes (`emoji_data/README.md` says how they are made)."""
+"""The demonstration: 3D emoji in small scenes (`emoji_data/README.md` describes how they are made)."""
 
 from pathlib import Path
 
@@ -11,9 +11,9 @@ from datasets.splits import read_split
 
 @DATASET_REGISTRY.register()
 class Emoji(ClipDataset):
-    """40 classes of 16 to 24 emoji: 640 training, 160 validation and 946 test pictures of 64 x 64 pixels.
+    """40 classes of 16 to 24 emoji: 640 training, 160 validation and 946 test images of 64 x 64 pixels.
 
-    The pictures are part of the repository; `DATASET.ROOT` is not read.
+    The images are part of the repository; `DATASET.ROOT` is not used.
     """
 
     layout = "images/<class>/*.webp and split.json"

@@ -1,4 +1,4 @@
-"""EuroSAT (Helber et al., 2019): satellite pictures of ten kinds of land."""
+"""EuroSAT (Helber et al., 2019): satellite images of ten kinds of land."""
 
 from yacs.config import CfgNode
 

@@ -44,7 +44,7 @@ class FGVCAircraft(ClipDataset):
         """The items of a list of ``<image number> <variant>`` lines.
 
         Raises:
-            ValueError: a variant that ``variants.txt`` does not hold.
+            ValueError: a variant that is not in ``variants.txt``.
         """
         items = []
         for line in path.read_text(encoding="utf-8").splitlines():
@@ -52,6 +52,8 @@ class FGVCAircraft(ClipDataset):
             if not number:
                 continue
             if variant not in labels:
-                raise ValueError(f"{path} names the variant {variant!r}, which variants.txt does not: get both again")
+                raise ValueError(
+                    f"{path} names the variant {variant!r}, which is not in variants.txt: download both again"
+                )
             items.append(Datum(f"{self.image_dir}/{number}.jpg", labels[variant], classname=variant))
         return items

@@ -11,7 +11,7 @@ from datasets.splits import split_three
 
 @DATASET_REGISTRY.register()
 class Food101(ClipDataset):
-    """Food-101. The published split parts all images anew; the lists in ``meta/`` are not used."""
+    """Food-101. The published split is made from all images; the lists in ``meta/`` are not used."""
 
     template = "a photo of {}, a type of food."
     dataset_dir = "food-101"

@@ -1,4 +1,4 @@
-"""ImageNet (Russakovsky et al., 2015): 1,000 classes; the validation images serve as validation and test."""
+"""ImageNet (Russakovsky et al., 2015): 1,000 classes; the validation images are used for validation and test."""
 
 from collections import OrderedDict
 from pathlib import Path
@@ -51,7 +51,7 @@ def sort_validation_images(unpacked: Path, folder: Path) -> None:
 
 @DATASET_REGISTRY.register()
 class ImageNet(ClipDataset):
-    """ImageNet in its published layout. Shots are drawn from the sorted listing; val is the test set, in full."""
+    """ImageNet in its published layout. Shots are drawn from the sorted listing; val is the whole test set."""
 
     dataset_dir = "imagenet"
     dir_aliases = ("ImageNet", "ILSVRC2012", "imagenet-1k")

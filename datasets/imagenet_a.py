@@ -1,4 +1,4 @@
-"""ImageNet-A (Hendrycks et al., 2021): photographs that ResNets get wrong."""
+"""ImageNet-A (Hendrycks et al., 2021): photographs that ResNets misclassify."""
 
 from dassl.data.datasets import DATASET_REGISTRY
 from datasets.imagenet_variants import ImageNetVariant

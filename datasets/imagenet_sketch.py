@@ -18,6 +18,6 @@ class ImageNetSketch(ImageNetVariant):
     hub_copy = HUB_COPY
     by_hand = (
         "download ImageNet-Sketch.zip from the link at https://github.com/HaohanWang/ImageNet-Sketch "
-        "and give it to `prepare` after --archive"
+        "and pass it to `prepare` with --archive"
     )
     sources = (Source("ImageNet-Sketch.zip", gives="images", inside="sketch", into="images"), CLASSNAMES)

@@ -1,4 +1,4 @@
-"""What the four test sets beside ImageNet share: class names, and one list that is training and test set."""
+"""What ImageNet's four variants share: the class names, and one list of items that is training and test set."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from datasets.validation import check_class_folders
 
 
 class ImageNetVariant(ClipDataset):
-    """A test set with ImageNet's classes, or some of them. The training items are the test items: nothing trains on it.
+    """A test set with ImageNet's classes, or some of them. Nothing trains on it: the training items are the test items.
 
     A subclass sets ``image_folder``; ``all_classes`` says whether every class must have a folder.
     """

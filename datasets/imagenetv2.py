@@ -1,4 +1,4 @@
-"""ImageNetV2 (Recht et al., 2019): new photographs for ImageNet's classes, ten each."""
+"""ImageNetV2 (Recht et al., 2019): new photographs of ImageNet's classes, ten each."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from datasets.sources import CLASSNAMES, HUB_COPY, Source
 
 @DATASET_REGISTRY.register()
 class ImageNetV2(ImageNetVariant):
-    """ImageNetV2, matched frequency. Its folders are numbers: the places of the classes in ``classnames.txt``."""
+    """ImageNetV2, matched frequency. Its folder names are line numbers, from 0, of ``classnames.txt``."""
 
     dataset_dir = "imagenetv2"
     dir_aliases = ("imagenet-v2", "ImageNetV2")

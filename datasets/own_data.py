@@ -1,4 +1,4 @@
-"""Anyone's own images without code: a folder of class folders, or a list of files."""
+"""The user's own images without code: a folder of class folders, or a list of files."""
 
 import csv
 import io
@@ -19,7 +19,7 @@ VAL_NAMES = ("val", "valid", "validation", "dev")
 
 
 class OwnData(ClipDataset):
-    """Base of the two: DATASET.ROOT is the data themselves, and what was understood is printed before training."""
+    """Base of the two: DATASET.ROOT is the dataset itself, and classes and sample prompts are printed."""
 
     def announce(self) -> None:
         """Print the class names and sample prompts."""
@@ -28,7 +28,7 @@ class OwnData(ClipDataset):
         print(f"  sample prompts: {' | '.join(prompts)}")
 
     def no_data(self, problem: str) -> FileNotFoundError:
-        """The error for a DATASET.ROOT that does not hold such data."""
+        """The error for a DATASET.ROOT that does not contain such a dataset."""
         return FileNotFoundError(
             f"{type(self).__name__}: {problem}\n  expected: {self.layout}\n"
             "  set DATASET.ROOT (train.py --root, DATA for the scripts) to it; docs/DATASETS.md has examples"
@@ -39,8 +39,8 @@ class OwnData(ClipDataset):
 class ImageFolder(OwnData):
     """Class folders in DATASET.ROOT: ``train/<class>/`` and ``test/<class>/`` (and ``val/<class>/``), or one tree.
 
-    One tree of class folders is parted 50 / 20 / 30 by a fixed shuffle. A class is named as its folder, or as
-    ``classnames.txt`` in DATASET.ROOT says (``<folder> <class name>`` a line).
+    A single tree of class folders is split 50/20/30 with a fixed seed. Class names are the folder names, or those in
+    ``classnames.txt`` in DATASET.ROOT (one ``<folder> <class name>`` per line).
     """
 
     layout = "<root>/{train,test}/<class>/*.jpg (val/ is optional), or <root>/<class>/*.jpg to be split"
@@ -48,7 +48,7 @@ class ImageFolder(OwnData):
     def __init__(self, cfg: CfgNode) -> None:
         root = self.data_root(cfg)
         if not root.is_dir():
-            raise self.no_data(f"there is no folder {root}")
+            raise self.no_data(f"{root} is not a folder")
         self.dataset_dir = root
         folders = self._folders(root)
         listings = {part: list_class_folders(folder) for part, folder in folders.items()}
@@ -63,36 +63,36 @@ class ImageFolder(OwnData):
             parts[part] = to_items(folders[part], listing, names)
         one_tree = "test" not in parts
         if one_tree:
-            print(f"{root} is one tree of classes: its images are parted 50 / 20 / 30 by a fixed shuffle")
+            print(f"{root} is a single tree of class folders: its images are split 50/20/30 with a fixed seed")
         self.finish(
             cfg, split_three(parts["train"]) if one_tree else Split(parts["train"], parts.get("val", []), parts["test"])
         )
         self.announce()
 
     def _folders(self, root: Path) -> dict[str, Path]:
-        """The folders of train, test and val, in any case; the whole tree as train if it is not parted."""
+        """The folders of train, test and val, in upper or lower case; a tree without these is train as a whole."""
         parts = {path.name.lower(): path for path in root.iterdir() if path.is_dir()}
         train, test = parts.get("train"), parts.get("test")
         val = next((parts[name] for name in VAL_NAMES if name in parts), None)
         if train is None:
             if test or val:
-                raise self.no_data(f"{root} holds {(test or val or root).name}/ but no train/")
+                raise self.no_data(f"{root} contains {(test or val or root).name}/ but no train/")
             return {"train": root}
         if test is not None:
             return {"train": train, "test": test} | ({"val": val} if val else {})
         if val is None:
-            raise self.no_data(f"{root} holds train/ but neither test/ nor val/")
-        print(f"{root} holds no test/: the images of {val.name}/ are the test set")
+            raise self.no_data(f"{root} contains train/ but neither test/ nor val/")
+        print(f"{root} contains no test/: the images of {val.name}/ are the test set")
         return {"train": train, "test": val}
 
 
 @DATASET_REGISTRY.register()
 class SplitFile(OwnData):
-    """A list of files: DATASET.ROOT is a split JSON or CSV, or a folder that holds ``split.json`` or ``split.csv``.
+    """A list of files: DATASET.ROOT is a split JSON or CSV, or a folder with ``split.json`` or ``split.csv``.
 
     JSON: ``{"train": [[path, label, class name], …], "val": […], "test": […]}``, ``val`` optional. CSV: the columns
-    ``path,label,classname`` and, optional, ``split`` (train, val or test; without it 50 / 20 / 30 by a fixed shuffle).
-    Paths are relative to the file's folder, or to ``images`` in it.
+    ``path,label,classname`` and, optional, ``split`` (train, val or test). Without it, images are split 50/20/30 with a
+    fixed seed. Paths are relative to the file's folder, or to ``images`` in it.
     """
 
     layout = "<root> is a .json or .csv file, or a folder with split.json or split.csv"
@@ -118,7 +118,7 @@ class SplitFile(OwnData):
         found = [root / name for name in ("split.json", "split.csv") if (root / name).is_file()]
         if len(found) != 1:
             raise self.no_data(
-                f"{root} holds {'both' if found else 'neither'} split.json {'and' if found else 'nor'} split.csv"
+                f"{root} contains {'both' if found else 'neither'} split.json {'and' if found else 'nor'} split.csv"
             )
         return found[0]
 
@@ -131,7 +131,7 @@ def read_csv(path: Path, image_dir: Path) -> Split:
     """The split of a CSV with the columns path, label, classname and, optional, split.
 
     Raises:
-        ValueError: a column is missing, or a line is wrong; the message has its number.
+        ValueError: a column is missing, or a line is invalid; the message has its number.
     """
     split = Split([], [], [])
     everything: list[Datum] = []
@@ -157,13 +157,13 @@ def read_csv(path: Path, image_dir: Path) -> Split:
         item = Datum(f"{image_dir}/{rel}", label, classname=classname)
         (getattr(split, part) if part else everything).append(item)
     if everything:
-        print(f"{path} has no column split: its images are parted 50 / 20 / 30 by a fixed shuffle")
+        print(f"{path} has no column split: its images are split 50/20/30 with a fixed seed")
         return split_three(everything)
     return split
 
 
 def refuse_repetitions(split: Split, path: Path) -> None:
-    """Raise a ValueError if an image is listed more than once: in two parts, the test would know the training."""
+    """Raise a ValueError if an image is listed more than once: an image in both train and test leaks."""
     counts = Counter(item.impath for items in split for item in items)
     if repeated := [impath for impath, count in counts.items() if count > 1]:
         raise ValueError(f"{path} lists {len(repeated)} images more than once, the first: {first_few(repeated, 3)}")

@@ -51,7 +51,7 @@ class OxfordFlowers(ClipDataset):
         labels = loadmat(self.require(folder / "imagelabels.mat"))["labels"][0].tolist()
         names = read_json(self.require(folder / "cat_to_name.json"))
         if unnamed := sorted({label for label in labels if str(label) not in names}):
-            raise ValueError(f"{folder / 'cat_to_name.json'} has no name for the labels {unnamed}: get it again")
+            raise ValueError(f"{folder / 'cat_to_name.json'} has no name for the labels {unnamed}: download it again")
         return split_three(
             [
                 Datum(f"{self.image_dir}/image_{number:05d}.jpg", label - 1, classname=names[str(label)])

@@ -14,7 +14,7 @@ from datasets.splits import Split
 
 @DATASET_REGISTRY.register()
 class OxfordPets(ClipDataset):
-    """Oxford-IIIT Pets. Its static methods are the split helpers that dataset files written for Dassl call."""
+    """Oxford-IIIT Pets. Its static methods are split helpers that dataset files written for Dassl call."""
 
     template = "a photo of a {}, a type of pet."
     dataset_dir = "oxford_pets"
@@ -45,7 +45,7 @@ class OxfordPets(ClipDataset):
         self.finish(cfg, self.published_split(self.image_dir, self.build_split))
 
     def build_split(self) -> Split:
-        """The split from ``annotations/trainval.txt`` and ``test.txt``, a fifth of the former for validation."""
+        """The split from ``annotations/trainval.txt`` and ``test.txt``, with a fifth of the former for validation."""
         annotations = Path(self.dataset_dir) / "annotations"
         train, val = self.split_trainval(self.read_data(self.require(annotations / "trainval.txt")))
         return Split(train, val, self.read_data(self.require(annotations / "test.txt")))

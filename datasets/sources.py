@@ -1,30 +1,30 @@
-"""Where a dataset's files come from: facts that each dataset's module states, and `python -m datasets prepare` uses."""
+"""Where a dataset's files come from. Each dataset's module lists its sources for `python -m datasets prepare`."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-# A public copy of the datasets but ImageNet: one archive each, named as the dataset's folder.
+# A public copy of all datasets except ImageNet: one archive per dataset, named like its folder.
 HUB_COPY = "zhengli97/prompt_learning_dataset"
 
 
 def drive(file_id: str) -> str:
-    """The address of a file on Google Drive."""
+    """The URL of a file on Google Drive."""
     return f"https://drive.google.com/uc?id={file_id}"
 
 
 @dataclass(frozen=True)
 class Source:
-    """One file to get: an archive that is unpacked, or a file that is kept as it is.
+    """One file to download: an archive that is unpacked, or a file that is copied.
 
     Attributes:
-        file: its name; an archive that the user already has is recognised by it.
-        gives: what is in the dataset's folder when it is done, a relative path.
-        urls: addresses, tried in this order; none: the user must bring the file (a login is needed).
-        checksum: "md5:…" or "sha256:…"; "" where none is published.
-        inside: folder in the archive whose content is taken; "": all of it.
-        into: folder below the dataset's folder that this content goes to.
-        arrange: called with the unpacked files and the dataset's folder, to sort the former.
+        file: its name, by which an archive passed with --archive is recognised.
+        gives: path in the dataset's folder that exists when it is done.
+        urls: tried in this order; if empty, the user must provide the file (a login is needed).
+        checksum: "md5:…" or "sha256:…"; "" if none is published.
+        inside: folder in the archive whose content is used; "" for all of it.
+        into: folder in the dataset's folder that this content is moved to.
+        arrange: called with the folder of unpacked files and the dataset's folder, to rearrange the former.
     """
 
     file: str

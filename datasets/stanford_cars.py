@@ -15,7 +15,7 @@ from datasets.validation import check_class_folders
 
 @DATASET_REGISTRY.register()
 class StanfordCars(ClipDataset):
-    """Stanford Cars. Its Stanford addresses are dead; these layouts of mirrors are recognised.
+    """Stanford Cars. Its Stanford URLs are dead; these layouts of mirrors are recognised.
 
     ``cars_train/cars_train/`` (one folder too many), ``car_ims/`` with ``cars_annos.mat``, and class folders in
     ``car_data/{train,test}/`` or ``{train,test}/``.
@@ -44,7 +44,7 @@ class StanfordCars(ClipDataset):
 
     def __init__(self, cfg: CfgNode) -> None:
         folder = self.locate(cfg)
-        if (folder / "car_ims").is_dir():  # numbered anew: the published split does not name these files
+        if (folder / "car_ims").is_dir():  # other file numbers: the published split does not list these files
             self.on_published_split = False
             print(f"{folder}/car_ims: accuracies on its split are not comparable with published ones")
             split = self.split_from_one_list(self.require(folder / "cars_annos.mat"))
@@ -53,7 +53,7 @@ class StanfordCars(ClipDataset):
         self.finish(cfg, split)
 
     def build_split(self) -> Split:
-        """The split from the annotations, else from class folders, a fifth of train for validation."""
+        """The split from class folders or else the annotations, with a fifth of train for validation."""
         folder = Path(self.dataset_dir)
         trees = [folder / place for place in ("car_data/car_data", "car_data", "")]
         tree = next((tree for tree in trees if (tree / "train").is_dir() and (tree / "test").is_dir()), None)
@@ -93,7 +93,7 @@ class StanfordCars(ClipDataset):
         """The split from ``train/<class>/`` and ``test/<class>/``, labelled in the order of the sorted folders."""
         print(
             f"{tree}: the labels follow the sorted class folders, which is not the published order: base and new "
-            "classes are not the published ones. python -m datasets prepare StanfordCars gets the published split"
+            "classes are not the published ones. python -m datasets prepare StanfordCars downloads the published split"
         )
         listings = [list_class_folders(tree / part) for part in ("train", "test")]
         names = {folder: year_first(folder) for folder in listings[0]}

@@ -12,7 +12,7 @@ from datasets.splits import Split, split_trainval
 
 @DATASET_REGISTRY.register()
 class SUN397(ClipDataset):
-    """SUN397. Its Princeton address is dead; the layouts of mirrors are recognised."""
+    """SUN397. Its Princeton URL is dead; the layouts of several mirrors are recognised."""
 
     dataset_dir = "sun397"
     dir_aliases = ("SUN397", "sun-397")
@@ -44,7 +44,7 @@ class SUN397(ClipDataset):
         self.finish(cfg, self.published_split(self.image_dir, self.build_split))
 
     def build_split(self) -> Split:
-        """The split from the first of the published partitions, a fifth of train for validation."""
+        """The split from the first of the published partitions, with a fifth of its training images for validation."""
         labels = {
             line.strip()[1:]: label
             for label, line in enumerate(self._list("ClassName.txt").read_text(encoding="utf-8").split())
@@ -53,27 +53,31 @@ class SUN397(ClipDataset):
         return Split(train, val, self.read_data(self._list("Testing_01.txt"), labels))
 
     def _list(self, name: str) -> Path:
-        """One of the text files, wherever archives put it."""
+        """One of the text files, which archives put in different places."""
         folder = Path(self.dataset_dir)
         return self.require(*(folder / place / name for place in ("", "Partitions", "SUN397", "SUN397/SUN397")))
 
     def read_data(self, path: Path, labels: dict[str, int]) -> list[Datum]:
-        """The items of a list of ``/<letter>/<scene>[/<kind>]/<image>`` lines. ``abbey/indoor`` reads "indoor abbey".
+        """The items of a list of ``/<letter>/<scene>[/<kind>]/<image>`` lines.
+
+        The class name of ``abbey/indoor`` is "indoor abbey".
 
         Raises:
-            ValueError: a scene that ``ClassName.txt`` does not hold.
+            ValueError: a scene that is not in ``ClassName.txt``.
         """
         items = []
         for line in path.read_text(encoding="utf-8").split():
             image = line[1:]
             scene = image.rpartition("/")[0]
             if scene not in labels:
-                raise ValueError(f"{path} names the scene {scene!r}, which ClassName.txt does not: get both again")
+                raise ValueError(
+                    f"{path} names the scene {scene!r}, which is not in ClassName.txt: download both again"
+                )
             words = reversed(scene.split("/")[1:])  # without the letter
             items.append(Datum(f"{self.image_dir}/{image}", labels[scene], classname=" ".join(words)))
         return items
 
 
 def _has_letters(folder: Path) -> bool:
-    """Whether the folder holds the folders ``a``, ``b``, … that the scenes lie in."""
+    """Whether the folder contains the folders ``a``, ``b``, … in which the scenes are."""
     return folder.is_dir() and any(len(path.name) == 1 and path.is_dir() for path in folder.iterdir())

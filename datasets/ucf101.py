@@ -37,7 +37,7 @@ class UCF101(ClipDataset):
         self.finish(cfg, self.published_split(self.image_dir, self.build_split))
 
     def build_split(self) -> Split:
-        """The split from ``ucfTrainTestlist``: the first of its three, a fifth of train for validation."""
+        """The split from ``ucfTrainTestlist``: the first of its three, with a fifth of train for validation."""
         lists = self.require(Path(self.dataset_dir) / "ucfTrainTestlist")
         labels = {}
         for line in self.require(lists / "classInd.txt").read_text(encoding="utf-8").splitlines():
@@ -51,7 +51,7 @@ class UCF101(ClipDataset):
         """The items of a list of ``<ActionName>/<video>.avi`` lines.
 
         Raises:
-            ValueError: an action that ``classInd.txt`` does not hold.
+            ValueError: an action that is not in ``classInd.txt``.
         """
         items = []
         for line in path.read_text(encoding="utf-8").splitlines():
@@ -59,7 +59,9 @@ class UCF101(ClipDataset):
                 continue
             action, video = line.split()[0].split("/")
             if action not in labels:
-                raise ValueError(f"{path} names the action {action!r}, which classInd.txt does not: get both again")
+                raise ValueError(
+                    f"{path} names the action {action!r}, which is not in classInd.txt: download both again"
+                )
             name = "_".join(re.findall("[A-Z][^A-Z]*", action))
             frame = video.replace(".avi", ".jpg")
             items.append(Datum(f"{self.image_dir}/{name}/{frame}", labels[action], classname=name))

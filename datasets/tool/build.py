@@ -1,4 +1,4 @@
-"""Find a dataset by any of its names, and build it with what it prints kept aside."""
+"""Find a dataset by any of its names, and build it, capturing its output."""
 
 import io
 from contextlib import redirect_stdout
@@ -12,7 +12,7 @@ from datasets.own_data import OwnData
 
 
 def bare(name: str) -> str:
-    """A name without case and punctuation, which people spell differently."""
+    """A name in lower case, without punctuation: "Caltech-101" → "caltech101"."""
     return "".join(character for character in name.lower() if character.isalnum())
 
 
@@ -30,7 +30,7 @@ def find_name(given: str) -> str:
     """The registered name of a dataset, given that or its folder's name: "OxfordPets", "oxford_pets", "dtd".
 
     Raises:
-        ValueError: none is meant; the closest names are given.
+        ValueError: there is no such dataset; the message has the closest names.
     """
     names = {bare(name): name for name in registered()}
     for name, dataset in registered().items():
@@ -39,18 +39,18 @@ def find_name(given: str) -> str:
                 names.setdefault(bare(folder), name)
     if bare(given) not in names:
         raise ValueError(
-            f"no dataset is called {given!r}{closest_hint(given, registered())} There are: {', '.join(registered())}"
+            f"no dataset is called {given!r}{closest_hint(given, registered())} Available: {', '.join(registered())}"
         )
     return names[bare(given)]
 
 
 def is_own_data(dataset: type[DatasetBase]) -> bool:
-    """Whether DATASET.ROOT is the data themselves, not a folder that holds datasets."""
+    """Whether DATASET.ROOT is the dataset itself, not a folder of datasets."""
     return issubclass(dataset, OwnData)
 
 
 def build(name: str, root: Path, shots: int = -1, seed: int = 1, classes: str = "all") -> tuple[DatasetBase, list[str]]:
-    """The dataset, and the lines that it printed.
+    """Build a dataset; returns it and the lines that it printed.
 
     Args:
         name: a registered name.

@@ -1,4 +1,4 @@
-"""What is missing or wrong in a dataset, with the remedy for each."""
+"""Find what is missing or wrong in a dataset, and how to fix it."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,13 +14,13 @@ from datasets.sources import Source
 from datasets.tool.build import build, folder_names, registered
 from datasets.validation import MissingImagesError
 
-CHUNK = 1024  # images that are queued at once
+CHUNK = 1024  # images queued at once
 PARTS = ("train_x", "val", "test")
 
 
 @dataclass
 class Problem:
-    """Something wrong, what to do about it, the files it is about, and the sources that would bring them."""
+    """A problem, its remedy, the files concerned, and the sources that provide them."""
 
     what: str
     remedy: str = ""
@@ -30,7 +30,7 @@ class Problem:
 
 @dataclass
 class Report:
-    """What `check` found: sizes of train, val and test, number of classes, what the dataset said, and the problems."""
+    """What `check` found: sizes of train, val and test, number of classes, the dataset's output, and problems."""
 
     name: str
     folder: Path
@@ -45,7 +45,7 @@ class Report:
 
 
 def dataset_folder(name: str, root: Path) -> Path:
-    """The dataset's folder: one that is there, else where the published one would be; the root for other datasets."""
+    """The dataset's folder: an existing one, else the published name; the root for datasets without sources."""
     dataset = registered()[name]
     if not issubclass(dataset, ClipDataset) or not dataset.sources:
         return root
@@ -54,7 +54,7 @@ def dataset_folder(name: str, root: Path) -> Path:
 
 
 def check(name: str, root: Path, images: bool = False) -> Report:
-    """Build the whole dataset and compare it with what is published.
+    """Build the whole dataset and compare it with the published one.
 
     Args:
         name: a registered name.
@@ -75,52 +75,52 @@ def check(name: str, root: Path, images: bool = False) -> Report:
         report.problems.append(Problem(str(error) if known else f"{type(error).__name__}: {error}"))
         if absent := absent_sources(name, report.folder):
             files = [str(report.folder / source.gives) for source in absent]
-            report.problems.append(Problem("these are not there", prepare, files, absent))
+            report.problems.append(Problem("these do not exist", prepare, files, absent))
         return report
     report.folder = Path(dataset.dataset_dir) if Path(dataset.dataset_dir).is_absolute() else report.folder
     report.sizes = tuple(len(getattr(dataset, part) or []) for part in PARTS)  # type: ignore[assignment]
     report.classes = dataset.num_classes
     report.problems += compare_with_published(dataset, report, prepare)
     if images:
-        again = f"remove their folder, then {prepare}" if sources_of(name) else "get them again"
+        again = f"remove their folder, then {prepare}" if sources_of(name) else "restore them"
         report.problems += unreadable_images(dataset, again)
     return report
 
 
 def sources_of(name: str) -> tuple[Source, ...]:
-    """Where `prepare` gets a dataset's files; empty for own data and for plug-ins."""
+    """Where `prepare` gets a dataset's files; empty for the user's own data and for plug-ins."""
     return getattr(registered()[name], "sources", ())
 
 
 def image_sources(name: str, folder: Path, paths: list[str]) -> list[Source]:
-    """The archives that would bring missing images: those whose part of the folder they belong to, else all."""
+    """The archives with missing images: those that provide their folders, else all."""
     archives = [source for source in sources_of(name) if is_archive(source.file)]
     places = [(source, f"{folder / source.gives}/") for source in archives]
     return [source for source, place in places if any(path.startswith(place) for path in paths)] or archives
 
 
 def absent_sources(name: str, folder: Path) -> list[Source]:
-    """The sources of a dataset that have not given what they give."""
+    """The sources of a dataset whose files are missing."""
     return [source for source in sources_of(name) if not (folder / source.gives).exists()]
 
 
 def compare_with_published(dataset: DatasetBase, report: Report, prepare: str) -> Iterator[Problem]:
-    """A split that is not the published one, or else sizes that are not."""
+    """Problems: a split, or else sizes, that are not the published ones."""
     expected = getattr(dataset, "expected", None)
     if not getattr(dataset, "on_published_split", True):
         yield Problem(
-            "the split here is made of the original annotations: its accuracies are not comparable with published ones",
+            "the split is made from the original annotations: its accuracies are not comparable with published ones",
             prepare,
             sources=[source for source in absent_sources(report.name, report.folder) if source.is_split],
         )
     elif expected and report.sizes != expected:
         found, published = (" / ".join(f"{size:,}" for size in sizes) for sizes in (report.sizes or (), expected))
-        what = f"{found} training / validation / test images are here, {published} as published"
-        yield Problem(what, f"remove what is incomplete below {report.folder}, then {prepare}")
+        what = f"{found} training / validation / test images are here, published: {published}"
+        yield Problem(what, f"remove incomplete folders in {report.folder}, then {prepare}")
 
 
 def unreadable_images(dataset: DatasetBase, again: str) -> list[Problem]:
-    """Decode every image; those that cannot be are one problem."""
+    """Decode every image; returns at most one problem, with all unreadable images."""
     paths = list(dict.fromkeys(item.impath for part in PARTS for item in getattr(dataset, part) or []))
     with ThreadPoolExecutor() as pool:  # decoding releases the interpreter's lock
         chunks = (paths[start : start + CHUNK] for start in range(0, len(paths), CHUNK))

@@ -1,4 +1,4 @@
-"""Get a dataset: download, verify, unpack, and end in a state that `check` calls good."""
+"""Download, verify and unpack a dataset, so that `check` finds it good."""
 
 import os
 import shutil
@@ -26,23 +26,23 @@ class PrepareError(OSError):
 
 
 def prepare(name: str, root: Path, archives: Sequence[Path] = ()) -> Report:
-    """Bring what is missing of a dataset; what is there already stays untouched.
+    """Download what is missing of a dataset; existing files are left alone.
 
-    Files arrive whole or not at all: downloads and unpacked files gather in `.prepare` in the dataset's folder, where
-    an interrupted call is continued, and are moved into place when they are complete.
+    Downloads and unpacked files are collected in `.prepare` in the dataset's folder and moved into place when they are
+    complete. The next call continues an interrupted one.
 
     Args:
         name: a registered name.
         root: DATASET.ROOT.
-        archives: files that the user already has, used instead of downloading; they are kept.
+        archives: files to use instead of downloading them; they are kept.
 
     Returns:
         What `check` says afterwards.
 
     Raises:
-        PrepareError: some file could not be had from any place; all places and reasons are listed.
-        FileNotFoundError: an archive is not there.
-        ValueError: the dataset has no sources, or an archive is none of this dataset's.
+        PrepareError: a file could not be downloaded from any URL; the message lists all URLs and reasons.
+        FileNotFoundError: an archive does not exist.
+        ValueError: the dataset has no sources, or an archive is not one of this dataset's.
     """
     dataset = registered()[name]
     if not issubclass(dataset, ClipDataset) or not dataset.sources:
@@ -57,7 +57,7 @@ def prepare(name: str, root: Path, archives: Sequence[Path] = ()) -> Report:
         if needed:
             with work_folder(folder) as work:
                 failures = get_all(dataset, folder, work, needed, given)
-                report = check(name, root)  # not every file is needed: annotations are not where the split is there
+                report = check(name, root)  # not every file is needed: the split replaces annotations
                 if failures and not report.good and dataset.hub_copy:
                     failures += get_copy(dataset, folder, work)
                     report = check(name, root)
@@ -67,31 +67,31 @@ def prepare(name: str, root: Path, archives: Sequence[Path] = ()) -> Report:
 
 
 def unprepared(dataset: type[ClipDataset], report: Report, failures: Sequence[str]) -> str:
-    """The message that says what is wrong, what could not be had, and what to do."""
+    """The error message: the problems, what could not be downloaded, and what to do."""
     folder = report.folder
-    lines = [f"{dataset.__name__} is not complete.", *(problem.what for problem in report.problems)]
-    lines += ["What could not be had:", *(f"  - {failure}" for failure in failures)]
-    lines.append(f"What has come stays in {folder}; the same command goes on from there.")
-    lines.append("A file that you have from elsewhere is taken with --archive FILE.")
+    lines = [f"{dataset.__name__} is incomplete.", *(problem.what for problem in report.problems)]
+    lines += ["Could not get:", *(f"  - {failure}" for failure in failures)]
+    lines.append(f"Files that were downloaded stay in {folder}: run the same command again to continue.")
+    lines.append("To use a file from another source, pass --archive FILE.")
     if dataset.by_hand:
-        lines.append(f"By hand: {dataset.by_hand}")
+        lines.append(f"Manually: {dataset.by_hand}")
     return "\n".join(lines)
 
 
 def recognise(dataset: type[ClipDataset], archives: Sequence[Path]) -> dict[str, Path]:
-    """The archives that the user has, by the name of the source's file; "" is one of the whole dataset."""
+    """The user's archives by the file name of their source; "" for an archive of the whole dataset."""
     known = {source.file.lower(): source for source in dataset.sources}
     given: dict[str, Path] = {}
     for archive in archives:
         if not archive.is_file():
-            raise FileNotFoundError(f"--archive: there is no file {archive.absolute()}")
+            raise FileNotFoundError(f"--archive: {archive.absolute()} does not exist")
         if archive.name.lower() in known:
             given[known[archive.name.lower()].file] = archive
         elif is_whole_folder(archive, dataset):
             given[""] = archive
         else:
             raise ValueError(
-                f"--archive: {archive.name} is none of this dataset's files: "
+                f"--archive: {archive.name} is not one of this dataset's files: "
                 f"{', '.join(source.file for source in dataset.sources)}, or an archive of the whole folder named "
                 f"{dataset.dataset_dir}"
             )
@@ -99,13 +99,13 @@ def recognise(dataset: type[ClipDataset], archives: Sequence[Path]) -> dict[str,
 
 
 def is_whole_folder(archive: Path, dataset: type[ClipDataset]) -> bool:
-    """Whether an archive is named as the dataset's folder."""
+    """Whether an archive is named like the dataset's folder."""
     return archive_stem(archive.name) in {bare(name) for name in folder_names(dataset)}
 
 
 @contextmanager
 def work_folder(folder: Path) -> Iterator[Path]:
-    """`.prepare` in the dataset's folder; its downloads stay for the next call if the block fails."""
+    """`.prepare` in the dataset's folder; if the block fails, downloads are kept for the next call."""
     work = folder / ".prepare"
     shutil.rmtree(work / "unpacked", ignore_errors=True)
     work.mkdir(exist_ok=True)
@@ -122,7 +122,7 @@ def work_folder(folder: Path) -> Iterator[Path]:
 def get_all(
     dataset: type[ClipDataset], folder: Path, work: Path, needed: Sequence[Source], given: dict[str, Path]
 ) -> list[str]:
-    """Bring the needed sources from the user's archives or their addresses; what could not be had, and why."""
+    """Get the needed sources from the user's archives or their URLs; returns the reasons for failures."""
     if "" in given:
         place_copy(dataset, given[""], folder, work)
         needed = [source for source in needed if not (folder / source.gives).exists()]
@@ -130,7 +130,7 @@ def get_all(
 
 
 def get_copy(dataset: type[ClipDataset], folder: Path, work: Path) -> list[str]:
-    """Bring the hub's copy of the whole dataset; why it did not work, if it did not."""
+    """Get the hub's copy of the whole dataset; returns the reason for a failure, if any."""
     try:
         place_copy(dataset, fetch_copy(dataset.hub_copy, folder_names(dataset), work / "hub"), folder, work)
     except (DownloadError, ArchiveError) as error:
@@ -139,29 +139,29 @@ def get_copy(dataset: type[ClipDataset], folder: Path, work: Path) -> list[str]:
 
 
 def get(source: Source, dataset: type[ClipDataset], folder: Path, work: Path, archive: Path | None) -> list[str]:
-    """Bring one source into the dataset's folder; the reasons why it did not work, if it did not."""
+    """Get one source into the dataset's folder; returns the reasons for a failure, if any."""
     if archive is not None:
         try:
             verify(source, archive)
         except ValueError:
             if not is_whole_folder(archive, dataset):
                 raise
-            place_copy(dataset, archive, folder, work)  # of the same name as the source's file
+            place_copy(dataset, archive, folder, work)  # an archive of the whole folder with the source's file name
         else:
             place(source, dataset, archive, folder, work)
         return []
     if not source.urls:
-        return [f"{source.file} needs a login or a hand: pass it with --archive"]
+        return [f"{source.file} must be downloaded manually: pass it with --archive"]
     reasons = []
     for url in map(through_mirror, source.urls):
         target = work / source.file
         try:
-            if not target.exists():  # complete, if an earlier call could not unpack it
+            if not target.exists():  # else complete: an earlier call could not unpack it
                 download_url(url, target, source.checksum)
             place(source, dataset, target, folder, work)
         except DownloadError as error:
             reasons.append(str(error))
-        except ValueError as error:  # an archive that is damaged or unsafe, a split that is none
+        except ValueError as error:  # a damaged or unsafe archive, or an invalid split
             reasons.append(f"{url}: {error}")
             target.unlink(missing_ok=True)
         else:
@@ -176,7 +176,7 @@ def verify(source: Source, archive: Path) -> None:
     if expected and (found := file_checksum(archive, algorithm)) != expected:
         raise ValueError(
             f"{archive} ({archive.stat().st_size:,} bytes) has {algorithm} {found}, expected {expected}: it is damaged "
-            "or another file. Get it again"
+            "or another file. Download it again"
         )
 
 
@@ -184,7 +184,7 @@ def place(source: Source, dataset: type[ClipDataset], file: Path, folder: Path, 
     """Put a source's file, unpacked if it is an archive, where it belongs.
 
     Raises:
-        ValueError: the archive is damaged, unsafe or another one, or a split is not the published one.
+        ValueError: the archive is damaged, unsafe or the wrong one, or a split is not the published one.
     """
     if not is_archive(file):
         check_plain_file(source, file, dataset)
@@ -194,17 +194,17 @@ def place(source: Source, dataset: type[ClipDataset], file: Path, folder: Path, 
         return
     content = unpack_fully(file, work) / source.inside
     if not content.is_dir():
-        raise ArchiveError(f"{file.name} holds no folder {source.inside}: it is another archive")
+        raise ArchiveError(f"{file.name} contains no folder {source.inside}: it is another archive")
     if source.arrange:
         source.arrange(content, folder)
     given = Path(source.gives).relative_to(source.into)
     if not (content / given).exists():
-        raise ArchiveError(f"{file.name} does not hold {given}: it is another archive")
+        raise ArchiveError(f"{file.name} does not contain {given}: it is another archive")
     move_into(content, folder / source.into, last=given.parts[0] if given.parts else "")
 
 
 def place_copy(dataset: type[ClipDataset], archive: Path, folder: Path, work: Path) -> None:
-    """Put the content of an archive of the whole dataset into its folder, whether or not it lies in one itself."""
+    """Put an archive of the whole dataset, with or without a top-level folder, into the dataset's folder."""
     content = unpack_fully(archive, work)
     entries = [entry for entry in content.iterdir() if not entry.name.startswith(("__MACOSX", "."))]
     names = {bare(name) for name in folder_names(dataset)}
@@ -212,19 +212,19 @@ def place_copy(dataset: type[ClipDataset], archive: Path, folder: Path, work: Pa
         content = entries[0]
     if not any((content / source.gives).exists() for source in dataset.sources if not source.is_split):
         expected = ", ".join(source.gives for source in dataset.sources)
-        raise ArchiveError(f"{archive.name} holds none of {expected}: it is not the folder of {dataset.__name__}")
+        raise ArchiveError(f"{archive.name} contains none of {expected}: it is not the folder of {dataset.__name__}")
     move_into(content, folder)
 
 
 def unpack_fully(archive: Path, work: Path) -> Path:
-    """The folder with an archive's files; archives in it are unpacked too, each into a folder of its name."""
+    """Unpack an archive and the archives in it, each into a folder of its name; returns the folder."""
     folder = work / "unpacked"
     shutil.rmtree(folder, ignore_errors=True)
     for path in [path for path in unpack(archive, folder) if is_archive(path)]:
         inner = path.with_name(path.name.split(".")[0])
         unpack(path, inner)
         path.unlink()
-        if (inner / inner.name).is_dir() and len(list(inner.iterdir())) == 1:  # a folder of its name already
+        if (inner / inner.name).is_dir() and len(list(inner.iterdir())) == 1:  # it contained a folder of its name
             (inner / inner.name).rename(inner.with_name(f"{inner.name}.inner"))
             inner.rmdir()
             inner.with_name(f"{inner.name}.inner").rename(inner)
@@ -232,7 +232,7 @@ def unpack_fully(archive: Path, work: Path) -> Path:
 
 
 def move_into(content: Path, target: Path, last: str = "") -> None:
-    """Move files and folders without overwriting any; `last` comes last, so that it tells that all are there."""
+    """Move files and folders without overwriting any. `last` is moved last: once it exists, everything does."""
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         os.replace(content, target)
@@ -243,7 +243,7 @@ def move_into(content: Path, target: Path, last: str = "") -> None:
 
 
 def check_plain_file(source: Source, file: Path, dataset: type[ClipDataset]) -> None:
-    """Raise a ValueError unless a file that is no archive is what it should be: a server may send a web page."""
+    """Raise a ValueError unless a file that is not an archive can be parsed: a server may send a web page."""
     if source.is_split:
         check_published_split(file, dataset)
     elif file.suffix == ".json":
@@ -254,7 +254,7 @@ def check_plain_file(source: Source, file: Path, dataset: type[ClipDataset]) -> 
         try:
             loadmat(file)
         except Exception as error:  # a damaged file can fail in any way
-            raise ValueError(f"{file.name} is no MATLAB file ({error})") from error
+            raise ValueError(f"{file.name} is not a MATLAB file ({error})") from error
 
 
 def check_published_split(file: Path, dataset: type[ClipDataset]) -> None:

@@ -1,4 +1,4 @@
-"""A look at a dataset: its classes, prompts, counts, and a contact sheet."""
+"""Show a dataset: its classes, prompts, counts, and a contact sheet."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -14,18 +14,18 @@ from datasets.base import DEFAULT_TEMPLATE, fill_template
 from datasets.splits import by_label
 
 PARTS = {"train": "train_x", "val": "val", "test": "test"}
-SIDE, GAP, TEXT = 112, 6, 18  # pixels of a picture, between pictures, and of a line of text
+SIDE, GAP, TEXT = 112, 6, 18  # pixels: an image, the space between images, and a line of text
 
 
 def describe(dataset: DatasetBase, prompts: int = 5) -> dict[str, Any]:
-    """Class names, sample prompts, and for each part the images and the images a class (min, median, max)."""
+    """Class names, sample prompts, and for each part the number of images in total and per class."""
     template = getattr(dataset, "template", DEFAULT_TEMPLATE)
     parts = {}
     for part, attribute in PARTS.items():
         counts = Counter(item.label for item in getattr(dataset, attribute) or [])
         if counts:
-            a_class = {"min": min(counts.values()), "median": median(counts.values()), "max": max(counts.values())}
-            parts[part] = {"images": counts.total(), "classes": len(counts), "images a class": a_class}
+            per_class = {"min": min(counts.values()), "median": median(counts.values()), "max": max(counts.values())}
+            parts[part] = {"images": counts.total(), "classes": len(counts), "images per class": per_class}
     return {
         "classes": dataset.classnames,
         "prompts": [fill_template(template, name) for name in dataset.classnames[:prompts]],
@@ -34,13 +34,13 @@ def describe(dataset: DatasetBase, prompts: int = 5) -> dict[str, Any]:
 
 
 def contact_sheet(items: Sequence[Datum], path: Path, classes: int, columns: int) -> None:
-    """Write a PNG with a row for each of the first classes: its name and its first pictures.
+    """Write a PNG with one row for each of the first classes: its name and its first images.
 
     Args:
         items: of any number of classes.
         path: the file, written atomically.
-        classes: rows at the most.
-        columns: pictures a class at the most.
+        classes: maximum number of rows.
+        columns: maximum number of images per class.
     """
     groups = sorted(by_label(items).items())[:classes]
     columns = min(columns, max(len(group) for _, group in groups))
@@ -57,5 +57,5 @@ def contact_sheet(items: Sequence[Datum], path: Path, classes: int, columns: int
 
 
 def _thumbnail(path: str) -> Image.Image:
-    """The middle of an image, SIDE pixels a side."""
+    """The centre crop of an image, SIDE × SIDE pixels."""
     return ImageOps.fit(read_image(path, draft=(2 * SIDE, 2 * SIDE)), (SIDE, SIDE))

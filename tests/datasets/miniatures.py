@@ -183,7 +183,7 @@ def imagenetv2(root: Path) -> dict[str, Items]:
 
 
 def imagenet_variant(root: Path, place: str, wnids: list[str]) -> dict[str, Items]:
-    """The layout of Sketch, A and R, with the class names of ImageNet beside it."""
+    """The layout of Sketch, A and R, with ImageNet's class names in `imagenet/`."""
     folder = root / place
     class_folders(folder, wnids, 2, ".JPEG")
     (folder / "README.txt").write_text("not a class")

@@ -40,7 +40,7 @@ def test_a_validation_folder(tmp_path, val):
 def test_without_a_test_folder_validation_is_the_test_set(tmp_path, capsys):
     save_tree(tmp_path, ("train", "val"), count=2)
     assert relative(build("ImageFolder", tmp_path).test, tmp_path)[0][0] == "val/cat/0.png"
-    assert "holds no test/: the images of val/ are the test set" in capsys.readouterr().out
+    assert "contains no test/: the images of val/ are the test set" in capsys.readouterr().out
 
 
 def test_one_tree_is_split_reproducibly(tmp_path):
@@ -74,7 +74,7 @@ def test_every_protocol_works_on_class_folders(tmp_path):
     ("prepare", "error", "message"),
     [
         (lambda root: None, ValueError, "contains no class folders: it must contain one folder of images"),
-        (lambda root: save_tree(root, ("train",)), FileNotFoundError, "holds train/ but neither test/ nor val/"),
+        (lambda root: save_tree(root, ("train",)), FileNotFoundError, "contains train/ but neither test/ nor val/"),
         (lambda root: (root / "cat").mkdir(), ValueError, "1 of 1 class folders in .* contain no images: cat"),
         (
             lambda root: (save_tree(root, ("train", "test")), pictures(root / "test" / "wolf", ["1.png"])),
@@ -172,7 +172,7 @@ def test_folders_of_parts_in_any_case_and_without_training(tmp_path):
     save_tree(tmp_path / "a", ["Train", "Test"])
     assert build("ImageFolder", tmp_path / "a").classnames == ["cat", "dog", "red_fox"]
     save_tree(tmp_path / "b", ["test"])
-    with pytest.raises(FileNotFoundError, match=r"b holds test/ but no train/"):
+    with pytest.raises(FileNotFoundError, match=r"b contains test/ but no train/"):
         build("ImageFolder", tmp_path / "b")
 
 
@@ -182,7 +182,7 @@ def test_one_class_has_no_halves(tmp_path):
         build("ImageFolder", tmp_path, classes="new")
 
 
-def test_a_csv_without_a_split_is_parted(tmp_path):
+def test_a_csv_without_a_split_is_split(tmp_path):
     entries = save_list(tmp_path)
     (tmp_path / "split.json").unlink()
     lines = ["path,label,classname", *(f"{path},{label},{name}" for path, label, name in entries)]
@@ -230,7 +230,7 @@ def test_a_gap_in_the_labels_is_an_error(tmp_path):
 def test_two_lists_are_ambiguous_and_other_files_are_none(tmp_path):
     save_list(tmp_path)
     (tmp_path / "split.csv").write_text("path,label,classname\n")
-    with pytest.raises(FileNotFoundError, match=r"holds both split\.json and split\.csv"):
+    with pytest.raises(FileNotFoundError, match=r"contains both split\.json and split\.csv"):
         build("SplitFile", tmp_path)
     with pytest.raises(FileNotFoundError, match=r"cat0\.png is neither \.json nor \.csv"):
         build("SplitFile", tmp_path / "cat0.png")

@@ -108,7 +108,7 @@ def other_archive() -> bytes:
         (lambda good: good[: len(good) // 2], False, "is damaged or not an archive"),
         (lambda good: climbing(), False, r"outside the folder it is unpacked into: not unpacked"),
         (lambda good: b"<html>quota exceeded</html>", False, "is damaged or not an archive"),
-        (lambda good: other_archive(), False, "holds no folder dtd: it is another archive"),
+        (lambda good: other_archive(), False, "contains no folder dtd: it is another archive"),
     ],
     ids=["checksum", "truncated", "climbing", "page", "other"],
 )
@@ -119,7 +119,7 @@ def test_a_bad_archive_is_named_leaves_nothing_and_the_good_one_then_works(serve
     server.files["/dtd-r1.0.1.tar.gz"] = bad(good)
     with pytest.raises(PrepareError, match=message) as error:
         prepare_dtd(tmp_path)
-    assert "the same command goes on from there" in str(error.value)
+    assert "run the same command again to continue" in str(error.value)
     assert [path.name for path in (tmp_path / "data" / "dtd").iterdir()] == [SPLIT]
     assert not list(tmp_path.rglob("evil*"))
     server.files["/dtd-r1.0.1.tar.gz"] = good
@@ -194,18 +194,18 @@ def test_the_right_folder_with_other_content_is_refused_before_anything_is_moved
     DTD.sources = (replace(DTD.sources[0], checksum=""), *DTD.sources[1:])
     good = server.files["/dtd-r1.0.1.tar.gz"]
     server.files["/dtd-r1.0.1.tar.gz"] = tar(tmp_path / "original" / "dtd" / "images", "dtd/foo")
-    with pytest.raises(PrepareError, match="does not hold images: it is another archive"):
+    with pytest.raises(PrepareError, match="does not contain images: it is another archive"):
         prepare_dtd(tmp_path)
     assert [path.name for path in (tmp_path / "data" / "dtd").iterdir()] == [SPLIT]
     (tmp_path / "dtd.tar.gz").write_bytes(tar(tmp_path / "original" / "dtd" / "images", "cats"))
-    with pytest.raises(ValueError, match=r"dtd\.tar\.gz holds none of images, .*it is not the folder of"):
+    with pytest.raises(ValueError, match=r"dtd\.tar\.gz contains none of images, .*it is not the folder of"):
         prepare_dtd(tmp_path, archives=[tmp_path / "dtd.tar.gz"])
     assert [path.name for path in (tmp_path / "data" / "dtd").iterdir()] == [SPLIT]
     server.files["/dtd-r1.0.1.tar.gz"] = good
     assert prepare_dtd(tmp_path).good
 
 
-def test_what_is_wrong_is_said_beside_what_could_not_be_had(server, tmp_path):
+def test_the_problem_is_reported_with_the_failed_downloads(server, tmp_path):
     assert prepare_dtd(tmp_path).good
     (tmp_path / "data" / "dtd" / "images" / "banded" / "banded_0001.jpg").unlink()
     del server.files["/dtd-r1.0.1.tar.gz"]
@@ -291,10 +291,10 @@ def test_an_archive_of_the_whole_folder_is_taken(server, tmp_path):
 
 
 def test_archives_that_are_absent_or_of_another_dataset_are_errors(server, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"--archive: there is no file .*x\.tar"):
+    with pytest.raises(FileNotFoundError, match=r"--archive: .*x\.tar does not exist"):
         prepare_dtd(tmp_path, archives=[tmp_path / "x.tar"])
     (tmp_path / "SUN397.tar.gz").touch()
-    with pytest.raises(ValueError, match=r"SUN397\.tar\.gz is none of this dataset's files: dtd-r1\.0\.1\.tar\.gz"):
+    with pytest.raises(ValueError, match=r"SUN397\.tar\.gz is not one of this dataset's files: dtd-r1\.0\.1\.tar\.gz"):
         prepare_dtd(tmp_path, archives=[tmp_path / "SUN397.tar.gz"])
 
 
@@ -308,5 +308,5 @@ def test_the_command_says_what_is_wrong_and_ends_with_2(server, tmp_path, capsys
     server.files.clear()
     assert main(["prepare", "dtd", "--root", str(tmp_path / "data")]) == 2
     error = capsys.readouterr().err
-    assert error.startswith("error: DescribableTextures is not complete.\n") and "What could not be had:\n  - " in error
+    assert error.startswith("error: DescribableTextures is incomplete.\n") and "Could not get:\n  - " in error
     assert not (tmp_path / "data" / "dtd").exists()  # not even an empty folder

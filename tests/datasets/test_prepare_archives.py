@@ -79,7 +79,7 @@ def test_imagenet_without_archives_says_how_to_get_them(server, tmp_path, monkey
     use_miniature_imagenet(monkeypatch, server, archives)
     with pytest.raises(PrepareError) as error:
         prepare("ImageNet", tmp_path / "data")
-    for part in ("ILSVRC2012_img_train.tar needs a login or a hand", "By hand: log in at https://image-net.org"):
+    for part in ("ILSVRC2012_img_train.tar must be downloaded manually", "Manually: log in at https://image-net.org"):
         assert part in str(error.value)
     with pytest.raises(FileNotFoundError, match=r"pass ILSVRC2012_devkit_t12\.tar\.gz with --archive, too"):
         prepare("ImageNet", tmp_path / "data", [archives[1]])

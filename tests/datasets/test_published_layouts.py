@@ -26,7 +26,7 @@ PUBLISHED_NAMES = [
     *("DescribableTextures", "EuroSAT", "UCF101", "ImageNetV2", "ImageNetSketch", "ImageNetA", "ImageNetR"),
 ]
 
-# Datasets that are parted by a fixed shuffle: name, builder, folder of the images, class names, files of a class.
+# Datasets that are split with a fixed seed: name, builder, folder of the images, class names, files of a class.
 SHUFFLED = [
     ("Caltech101", miniatures.caltech101, "caltech-101", ["face", "leopard", "motorbike", "accordion", "airplane"]),
     ("DescribableTextures", miniatures.dtd, "dtd", ["banded", "blotchy", "braided"]),
@@ -37,7 +37,7 @@ SHUFFLED = [
         ["pink primrose", "hard-leaved pocket orchid", "canterbury bells"],
     ),
 ]
-# Datasets whose annotations part trainval from test: name, builder, folder, class names.
+# Datasets whose annotations separate trainval from test: name, builder, folder, class names.
 ANNOTATED = [
     ("OxfordPets", miniatures.oxford_pets, "oxford_pets", ["abyssinian", "american_bulldog", "maine_coon"]),
     ("StanfordCars", miniatures.stanford_cars, "stanford_cars", CAR_NAMES),

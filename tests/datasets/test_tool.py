@@ -74,14 +74,14 @@ def test_a_published_split_that_is_absent_is_a_problem(textures, capsys):
     (textures / "dtd" / SPLIT).unlink()
     status, output = run(capsys, "check", "dtd", "--root", textures)
     assert status == 1
-    assert f"{SPLIT} not found" in output and "the split here is made of the original annotations" in output
+    assert f"{SPLIT} not found" in output and "the split is made from the original annotations" in output
     assert "images are here" not in output  # the sizes of another split say nothing
 
 
 def test_other_sizes_and_classes_than_the_published_are_a_problem(textures, monkeypatch):
     monkeypatch.setattr(DTD, "expected", (2820, 1128, 1692))
     assert [problem.what for problem in check("DescribableTextures", textures).problems] == [
-        "6 / 3 / 3 training / validation / test images are here, 2,820 / 1,128 / 1,692 as published"
+        "6 / 3 / 3 training / validation / test images are here, published: 2,820 / 1,128 / 1,692"
     ]
     monkeypatch.setattr(DTD, "expected_classes", 47)
     (problem,) = check("DescribableTextures", textures).problems
@@ -165,7 +165,7 @@ def test_show_prints_classes_prompts_and_counts_and_draws_a_sheet(textures, tmp_
         "classes": ["banded", "blotchy", "braided"],
         "prompts": ["banded texture.", "blotchy texture.", "braided texture."],
         "parts": {
-            part: {"images": 3 * n, "classes": 3, "images a class": {"min": n, "median": n, "max": n}}
+            part: {"images": 3 * n, "classes": 3, "images per class": {"min": n, "median": n, "max": n}}
             for part, n in (("train", 2), ("val", 1), ("test", 1))
         },
     }
