@@ -7,14 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from scipy.io import savemat
 
 from dassl.data.datasets import DATASET_REGISTRY, build_dataset
+from datasets.imagenet_variants import ImageNetVariant
 from datasets.splits import read_split
 from datasets.stanford_cars import year_first
 from tests.datasets import miniatures
 from tests.datasets.layouts import build, dataset_cfg, pictures, relative
-from tests.paths import PUBLISHED, needs_published
+from tests.paths import PUBLISHED, ROOT, needs_published
 
 EUROSAT_NAMES = [
     *("Annual Crop Land", "Forest", "Herbaceous Vegetation Land", "Highway or Road", "Industrial Buildings"),
@@ -167,6 +169,17 @@ def test_a_variant_without_any_class_names_says_where_they_may_lie(tmp_path):
     shutil.rmtree(tmp_path / "imagenet")
     with pytest.raises(FileNotFoundError, match=r"imagenet-sketch/classnames\.txt or .*/imagenet/classnames\.txt"):
         build("ImageNetSketch", tmp_path)
+
+
+def test_experiments_knows_the_variants_of_imagenet():
+    """experiments/ must not import datasets/ and lists the names of their configs."""
+    runs = pytest.importorskip("experiments.runs")
+    names = {}  # registered name: config name
+    for path in (ROOT / "configs" / "datasets").glob("*.yaml"):
+        names[yaml.safe_load(path.read_text(encoding="utf-8"))["DATASET"]["NAME"]] = path.stem
+    variants = [name for name in PUBLISHED_NAMES if issubclass(DATASET_REGISTRY.get(name), ImageNetVariant)]
+    assert len(variants) == 4
+    assert sorted(names[name] for name in variants) == sorted(runs.IMAGENET_VARIANTS)
 
 
 # The published split files
