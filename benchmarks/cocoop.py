@@ -1,14 +1,14 @@
-"""Time CoCoOp's training step and evaluation against the definitional computation, in one process run.
+"""Time CoCoOp's training step and evaluation against the definitional computation, in one process.
 
     python -m benchmarks.cocoop --classes 500 --batch 4 --backbone ViT-B/16 --json cocoop.json
 
-Every image has text features of its own for all K classes. Ours takes the images of a batch together, the prefix that
-all classes share once an image, in as many pieces as memory asks for. The definitional computation is the published
-one: a loop over the images, each of which scores every class at 77 tokens. Steps on 1 image (the published batch) and
-on --batch images. The loop's backward pass goes image by image, so that its memory does not grow with the batch, as
-the published code's does; the gradients are the same sum.
+Each image has its own text features of all K classes. Ours computes the images of a batch together and the prefix that
+all classes share once per image, in as many pieces as memory requires. The definitional computation is the published
+one: a loop over the images, each of which scores every class at 77 tokens. Training steps are measured on 1 image (the
+published batch size) and on --batch images. The loop's backward pass runs image by image, so that its memory does not
+grow with the batch size, unlike the published code's; the gradients are the same.
 
-Random weights and class names as in `benchmarks.step`; both sides share every parameter.
+Random weights and class names are those of `benchmarks.step`; both sides share all parameters.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from .timing import (
 
 
 class ObservedCLIP(ConditionalCLIP):
-    """Remembers in how many pieces the last batch was computed, and whether again in the backward pass."""
+    """Records in how many pieces the last batch was computed, and whether they are recomputed in the backward pass."""
 
     last_cut: dict[str, Any]
 
@@ -51,7 +51,7 @@ class ObservedCLIP(ConditionalCLIP):
 
 
 class DefinitionalCoCoOp(Definitional):
-    """CoCoOp one image after the other, all classes at full length for each."""
+    """CoCoOp, one image after the other, with all classes at full length."""
 
     model: ConditionalCLIP
 
@@ -91,13 +91,13 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def pieces_text(pieces: dict[str, Any]) -> str:
-    again = "computed again in the backward pass" if pieces["recomputed"] else "nothing computed twice"
-    return f"ours in {pieces['count']} piece{'s' * (pieces['count'] > 1)}, {again}"
+    recomputed = "recomputed in the backward pass" if pieces["recomputed"] else "nothing recomputed"
+    return f"ours in {pieces['count']} piece{'s' * (pieces['count'] > 1)}, {recomputed}"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = model_parser(__doc__)
-    parser.set_defaults(test_batch=10)  # an image is half a minute's work on two CPU threads for the definitional side
+    parser.set_defaults(test_batch=10)  # the definitional side takes half a minute per image on two CPU threads
     args = parser.parse_args(argv)
     result = run(args)
     print(model_line(result))

@@ -1,8 +1,8 @@
-"""What the fast path must equal: every class alone, padded to the context length, with attention written out.
+"""The reference for the fast path: every class separately, padded to the context length, with explicit attention.
 
-This is the computation as the papers define it and as the published code runs it. It shares the parameters of a
-model of ours and none of its code for prompts, attention or pooling; the tests take it as the oracle, and
-`benchmarks.step` and `benchmarks.cocoop` as the other side of their ratios.
+This is the computation as defined in the papers and implemented in the published code. It shares the parameters of a
+model of ours, but none of its code for prompts, attention or pooling. The tests use it as the oracle, `benchmarks.step`
+and `benchmarks.cocoop` as the baseline.
 
 Letters: B images, K classes, L context length, P patches, M prompt tokens, D width, H heads, E joint width.
 """

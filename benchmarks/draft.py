@@ -1,8 +1,8 @@
-"""What JPEG's draft mode would save and what it would change: decoding at 1/2, 1/4 or 1/8 of the size.
+"""What JPEG's draft mode, decoding at 1/2, 1/4 or 1/8 of the size, would save and change.
 
-PIL's `Image.draft` lets libjpeg leave out the high frequencies while it decodes. Where the smallest such size is
-still as large as the transform needs, the result looks the same, but its pixels are not those that a full decode and
-resize give: published numbers were measured on the latter.
+With PIL's `Image.draft`, libjpeg skips high frequencies. If the reduced size is still as large as the transform needs,
+the result looks the same, but its pixels differ from those of a full decode and resize, on which the published numbers
+were measured.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from PIL import Image
 SMALLEST = 8  # libjpeg decodes at 1/1, 1/2, 1/4 and 1/8
 Size = tuple[int, int]  # width, height
 Render = Callable[[Image.Image], Image.Image]
-# From an image of full size: the size at which the transform needs all of it, and the transform of any scale of it.
+# From the image at full size: the size that the transform needs the whole image in, and the transform at any scale.
 Plan = Callable[[Image.Image], tuple[Size, Render]]
 
 
 def decode(path: Path, needed: Size | None = None) -> Image.Image:
-    """The image as RGB; with `needed`, at the smallest of libjpeg's scales that is not below it."""
+    """The image as RGB; with `needed`, at the smallest of libjpeg's scales that is at least that size."""
     with Image.open(path) as image:
         if needed:
             image.draft("RGB", needed)
@@ -37,7 +37,7 @@ def scaled(size: Size, x: float, y: float) -> Size:
 
 
 def test_plan(resize_and_crop: T.Compose, edge: int) -> Plan:
-    """The test transform: the shorter edge to `edge`, then the middle."""
+    """The test transform: resize the shorter edge to `edge`, then a centre crop."""
 
     def plan(full: Image.Image) -> tuple[Size, Render]:
         factor = edge / min(full.size)
@@ -47,7 +47,7 @@ def test_plan(resize_and_crop: T.Compose, edge: int) -> Plan:
 
 
 def train_plan(crop: T.RandomResizedCrop) -> Plan:
-    """One random box to the crop's size. Its edges lie on whole pixels at every scale, so that none rounds them."""
+    """A random box, resized to the crop's size. Its edges are at whole pixels at every scale, so none is rounded."""
     height, width = crop.size
 
     def plan(full: Image.Image) -> tuple[Size, Render]:
@@ -66,9 +66,9 @@ def train_plan(crop: T.RandomResizedCrop) -> Plan:
 
 
 def measure(paths: Sequence[Path], plan: Plan) -> dict[str, Any]:
-    """Milliseconds an image takes to decode fully and as a draft; pixel differences (of 255) after the transform.
+    """Milliseconds per image to decode fully and as a draft, and pixel differences (of 255) after the transform.
 
-    The differences are over the images that the draft made smaller, None if it made none smaller.
+    Differences are over the images that the draft made smaller; None if there are none.
     """
     seconds = {"full": 0.0, "draft": 0.0}
     differences: list[np.ndarray] = []

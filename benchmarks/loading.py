@@ -1,10 +1,10 @@
-"""How many images a second one core loads: decoded anew or kept in memory, for training and testing.
+"""How many images per second one core loads: decoded each time or cached, for training and testing.
 
     python -m benchmarks.loading --images 128 --size 500x375 --json loading.json
 
-JPEGs made in a temporary folder pass through the real DataManager with the published transforms, batches and
-normalisation (MaPLe's configuration), PyTorch on one thread; then the same with two worker processes. Tells where
-the time of an image goes, and what PIL's draft mode would save and change, at --size and at twice that.
+JPEGs in a temporary folder are loaded by the project's DataManager with the published transforms, batch sizes and
+normalisation (MaPLe's configuration), with PyTorch on one thread; then the same with two worker processes. Also
+measures the stages of loading an image, and what PIL's draft mode would save and change, at --size and at twice that.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ WORKERS = (0, 2)
 
 
 def build_manager(root: Path, images: int, num_workers: int, cache_mb: int) -> DataManager:
-    """The published loaders over the pictures in `root`. Only few-shot training is cached: every image is a shot."""
+    """The published loaders over the images in `root`. Only few-shot training is cached, so every image is a shot."""
     cfg = default_cfg()
     merge_file(cfg, PUBLISHED)
     options = {
@@ -56,17 +56,17 @@ def build_manager(root: Path, images: int, num_workers: int, cache_mb: int) -> D
         "SEED": 1,
     }
     merge_options(cfg, [str(word) for pair in options.items() for word in pair])
-    with contextlib.redirect_stdout(io.StringIO()):  # what the dataset says about itself
+    with contextlib.redirect_stdout(io.StringIO()):  # what the dataset prints
         return DataManager(cfg)
 
 
 def load_all(loader: Loader) -> int:
-    """One pass; the number of images."""
+    """One pass; returns the number of images."""
     return sum(len(batch["img"]) for batch in loader)
 
 
 def throughput(loader: Loader, repeats: int) -> dict[str, Any]:
-    """Images a second in a first pass, which starts workers and fills a cache, and in later ones."""
+    """Images per second in a first pass, which starts workers and fills the cache, and in later ones."""
     clock = Clock(torch.device("cpu"))
     first, images = clock.measure(lambda: load_all(loader), 1)
     later, _ = clock.measure(lambda: load_all(loader), repeats)
@@ -79,7 +79,7 @@ def throughput(loader: Loader, repeats: int) -> dict[str, Any]:
 
 
 def measure_loading(root: Path, images: int, cache_mb: int, repeats: int) -> dict[str, dict[str, Any]]:
-    """Throughput by kind of pass and number of workers."""
+    """Throughput for each kind of pass and number of workers."""
     found = {}
     for num_workers in WORKERS:
         plain = build_manager(root, images, num_workers, cache_mb=0)
@@ -92,7 +92,7 @@ def measure_loading(root: Path, images: int, cache_mb: int, repeats: int) -> dic
 
 
 def stages(transform: T.Compose) -> dict[str, Callable[[Any], Any]]:
-    """From a path to a tensor: the steps that an image passes through."""
+    """The stages from a path to a tensor, in order."""
     steps = transform.transforms
     to_tensor = next(i for i, step in enumerate(steps) if isinstance(step, T.ToTensor))
     return {
@@ -103,7 +103,7 @@ def stages(transform: T.Compose) -> dict[str, Callable[[Any], Any]]:
 
 
 def time_stages(paths: Sequence[Path], transform: T.Compose, repeats: int) -> dict[str, float]:
-    """Median milliseconds an image spends in each stage."""
+    """Median milliseconds per image in each stage."""
     passes, steps = [], stages(transform)
     for _ in range(repeats):
         seconds = dict.fromkeys(steps, 0.0)
@@ -166,15 +166,15 @@ def report(result: dict[str, Any]) -> str:
     keys = ("size", "transform", "images", "made_smaller", "full_ms", "draft_ms")
     drafts = [[d[k] for k in (*keys, "largest_difference", "mean_difference")] for d in result["draft"]]
     draft_head = [*keys[:3], "made smaller", "full, ms", "draft, ms", "largest difference", "mean difference"]
-    head = ["images a second", "first pass", "later passes", "peak of this process, MiB"]
+    head = ["images per second", "first pass", "later passes", "peak of this process, MiB"]
     stage_names = list(result["stages_ms"]["train"])
     return "\n\n".join(
         [
-            f"{result['bytes_per_image'] / 1024:.0f} KiB an image; Pillow {result['pillow']}, "
+            f"{result['bytes_per_image'] / 1024:.0f} KiB per image; Pillow {result['pillow']}, "
             f"libjpeg-turbo {result['libjpeg_turbo']}; {result['device']}",
             tabulate(rows, head, disable_numparse=True),
-            tabulate(parts, ["milliseconds an image", *stage_names], disable_numparse=True),
-            "Decoding as a draft; differences in levels of 255 where it made the image smaller\n"
+            tabulate(parts, ["milliseconds per image", *stage_names], disable_numparse=True),
+            "Decoding as a draft; differences in levels of 255, over the images that it made smaller\n"
             + tabulate(drafts, draft_head, floatfmt=".2f", missingval="-"),
         ]
     )
@@ -190,7 +190,7 @@ def width_and_height(text: str) -> tuple[int, int]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = base_parser(__doc__)
-    parser.add_argument("--images", type=int, default=128, help="pictures to make and load")
+    parser.add_argument("--images", type=int, default=128, help="number of images to make and load")
     parser.add_argument("--size", type=width_and_height, default=(500, 375), help="their WIDTHxHEIGHT in pixels")
     args = parser.parse_args(argv)
     result = run(args)

@@ -1,4 +1,4 @@
-"""Photograph-like JPEGs, the same every time: what loading costs depends on how much detail a file holds."""
+"""Photograph-like JPEGs, the same every time: the cost of loading depends on the amount of detail."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from PIL import Image, ImageDraw
 
 QUALITY = 90
 OBJECTS = 30
-TEXTURE = 30.0  # grey levels, at the most, of an object's fine detail (foliage, fur, cloth)
-GRAIN = 5.0  # grey levels of a sensor's noise
+TEXTURE = 30.0  # maximum amplitude, in grey levels, of an object's fine detail (foliage, fur, cloth)
+GRAIN = 5.0  # standard deviation, in grey levels, of the sensor noise
 
 
 def noise(rng: np.random.Generator, width: int, height: int, cell: int) -> np.ndarray:
-    """(H, W) of mean 0 and deviation 1 whose detail of any size, from 1 to `cell` pixels, weighs as its size."""
+    """(H, W) noise of mean 0 and deviation 1, with detail of 1 to `cell` pixels, weighted by its size."""
     total = np.zeros((height, width), dtype=np.float32)
     while cell:
         coarse = rng.standard_normal((height // cell + 2, width // cell + 2)).astype(np.float32)
@@ -24,7 +24,7 @@ def noise(rng: np.random.Generator, width: int, height: int, cell: int) -> np.nd
 
 
 def picture(width: int, height: int, seed: int) -> Image.Image:
-    """Light and colour that vary smoothly, textured objects with edges in front, and grain."""
+    """Smoothly varying light and colour, textured objects with edges in front, and grain."""
     rng = np.random.default_rng(seed)
     light = 120 + 45 * noise(rng, width, height, 256)
     tints = [12 * noise(rng, width, height, 256) for _ in range(3)]
@@ -43,7 +43,7 @@ def picture(width: int, height: int, seed: int) -> Image.Image:
 
 
 def save_class_folders(root: Path, count: int, size: tuple[int, int], classes: int = 4) -> list[Path]:
-    """``train/<class>/*.jpg`` below `root`, `count` in all, and ``test`` that is the same pictures."""
+    """Save `count` images as ``train/<class>/*.jpg`` in `root`, and link ``test`` to them."""
     paths = [root / "train" / f"class_{i % classes}" / f"{i:05}.jpg" for i in range(count)]
     for seed, path in enumerate(paths):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,9 +1,9 @@
-"""Time a MaPLe training step and an evaluation pass against the definitional computation, in one process run.
+"""Time a MaPLe training step and an evaluation pass against the definitional computation, in one process.
 
     python -m benchmarks.step --classes 500 --batch 4 --backbone ViT-B/16 --json step.json
 
-Random weights of the backbone's real shape; ImageNet's class names where the published facts are beside the
-project, else made-up names of the same token lengths. Both sides share every parameter.
+Random weights with the backbone's shapes; ImageNet's class names if ../shared/published has them, else made-up names
+of the same token lengths. Both sides share all parameters.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from .timing import (
 
 
 class DefinitionalMaPLe(Definitional):
-    """MaPLe with all classes at full length, in every call."""
+    """MaPLe with all classes at full length in every call."""
 
     model: PromptedCLIP
 
@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"logits differ by {result['logits']['difference']:.2e} (largest {result['logits']['largest']:.1f})")
     for name, measured in measurements(result):
         print(ratio_line(name, measured))
-    print("\nwhere a training step of ours spends its time")
+    print("\nprofile of a training step of ours")
     rows = [[r["op"], r["calls"], f"{r['seconds']:.3f}", f"{r['share']:.0%}"] for r in result["profile"]]
     print(tabulate(rows, ["operator", "calls", "seconds", "share"], disable_numparse=True))
     save(result, args.json)

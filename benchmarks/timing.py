@@ -1,4 +1,4 @@
-"""What the benchmarks share: random models and class names, a clock, both sides of a ratio, options and output.
+"""Shared by the benchmarks: random models, class names, a clock, comparisons of two sides, options and output.
 
 Letters: B images, K classes.
 """
@@ -39,19 +39,19 @@ CLASSNAMES = Path(__file__).resolve().parents[2] / "shared" / "published" / "ima
 # How many of ImageNet's 1,000 class names have 1, 2, … tokens.
 TOKEN_LENGTHS = (246, 508, 154, 50, 22, 10, 8, 0, 1, 0, 0, 1)
 
-# One side of a measurement: work that returns tensors which both sides must agree on.
+# One side of a measurement; both sides must return the same tensors.
 Work = Callable[[], list[Tensor]]
 
 
 def random_clip(backbone: str) -> CLIP:
-    """A CLIP of the backbone's shape with random frozen weights."""
+    """A CLIP with the backbone's shapes and random frozen weights."""
     embed, image, layers, width, patch, text_width, text_heads, text_layers = ARCHITECTURES[backbone]
     model = CLIP(embed, image, layers, width, patch, 77, 49408, text_width, text_heads, text_layers)
     return model.requires_grad_(False).eval()
 
 
 def class_names(count: int) -> list[str]:
-    """The first `count` class names of ImageNet, or names of such token lengths, thoroughly mixed."""
+    """The first `count` class names of ImageNet, or else made-up names with the same token lengths, in mixed order."""
     if CLASSNAMES.is_file():
         names = [line.split(" ", 1)[1] for line in CLASSNAMES.read_text().splitlines()]
     else:
@@ -61,7 +61,7 @@ def class_names(count: int) -> list[str]:
 
 
 class Clock:
-    """Seconds and peak memory of calls."""
+    """Measures the seconds and the peak memory of calls."""
 
     def __init__(self, device: torch.device):
         self.device = device
@@ -74,10 +74,10 @@ class Clock:
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
             return
-        clear = Path("/proc/self/clear_refs")  # Linux: "5" sets the high-water mark back to what is resident now
+        clear = Path("/proc/self/clear_refs")  # Linux: "5" resets the high-water mark to the current resident size
         if clear.exists():
-            with contextlib.suppress(AttributeError):  # another C library than GNU's
-                ctypes.CDLL(None).malloc_trim(0)  # what the other side freed is not resident
+            with contextlib.suppress(AttributeError):  # not the GNU C library
+                ctypes.CDLL(None).malloc_trim(0)  # so that memory freed by the other side is not counted
             clear.write_text("5")
 
     def _peak(self) -> int:
@@ -88,11 +88,11 @@ class Clock:
         return int(high.split()[1]) * 1024
 
     def measure(self, work: Callable[[], Any], repeats: int) -> tuple[dict[str, Any], Any]:
-        """Median seconds over `repeats` calls, all of them and the peak memory in bytes; what the last call gave."""
+        """Seconds (median and all) of `repeats` calls and their peak memory in bytes; the result of the last call."""
         seconds, output = [], None
         self._reset_peak()
         for _ in range(repeats):
-            output = None  # what one call gave is no part of the next one's peak
+            output = None  # so that a result is not part of the next call's peak
             self._synchronize()
             start = time.perf_counter()
             output = work()
@@ -103,7 +103,7 @@ class Clock:
 
 
 def agreement(found: Sequence[Tensor], expected: Sequence[Tensor]) -> dict[str, float]:
-    """The largest expected value, the largest difference, and that of each tensor in parts of its largest value."""
+    """The largest expected value, the largest difference, and the largest ratio of the two over the tensors."""
     largest = [e.abs().max().item() for e in expected]
     differences = [(f.float() - e.float()).abs().max().item() for f, e in zip(found, expected, strict=True)]
     relative = max(d / max(size, 1e-30) for d, size in zip(differences, largest, strict=True))
@@ -111,9 +111,9 @@ def agreement(found: Sequence[Tensor], expected: Sequence[Tensor]) -> dict[str, 
 
 
 def training_step(model: nn.Module, precision: Precision, image: Tensor, label: Tensor, images_at_once: int) -> Work:
-    """One step of SGD on one batch, at rate 0, so that both sides always meet the same parameters.
+    """One SGD step on one batch, with learning rate 0, so that both sides always have the same parameters.
 
-    Returns the gradients of the mean loss; those of `images_at_once` images at a time add up to them.
+    The step returns the gradients of the mean loss, accumulated over `images_at_once` images at a time.
     """
     learned = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.SGD(learned, lr=0.0, momentum=0.9)
@@ -131,7 +131,7 @@ def training_step(model: nn.Module, precision: Precision, image: Tensor, label: 
 
 
 def evaluation(model: nn.Module, precision: Precision, batches: list[Tensor]) -> Work:
-    """All batches once, to logits. `train` and `eval` make a model of ours forget the text features it kept."""
+    """The logits of all batches. `train` and `eval` clear the text features that a model of ours caches."""
 
     @torch.no_grad()
     def run() -> list[Tensor]:
@@ -143,7 +143,7 @@ def evaluation(model: nn.Module, precision: Precision, batches: list[Tensor]) ->
 
 
 class Comparison:
-    """A model of ours beside its definitional computation: same parameters, device, precision and images."""
+    """A model of ours and its definitional computation, with the same parameters, device, precision and images."""
 
     def __init__(self, args: argparse.Namespace, ours: FrozenTowersCLIP, theirs: Definitional):
         self.args, self.ours, self.theirs = args, ours, theirs
@@ -151,17 +151,17 @@ class Comparison:
         self.clock, self.precision = Clock(self.device), Precision(args.prec, self.device)
         for tower in (ours.image_encoder, ours.text_encoder):
             self.precision.cast(tower)
-        theirs.to(self.device)  # takes ours, which it holds, along
+        theirs.to(self.device)  # ours is a submodule of theirs
 
     def images(self, count: int) -> Tensor:
         side = self.theirs.image_encoder.input_resolution
         return torch.randn(count, 3, side, side, device=self.device)
 
     def _measure(self, ours: Work, theirs: Work) -> dict[str, Any]:
-        """Both sides of one measurement, ours first. Where a first call is cheap, or loads kernels, it is not timed."""
+        """Measure both sides, ours first. A first call that is cheap or loads kernels is not timed."""
         on_gpu = self.device.type == "cuda"
         if on_gpu:
-            torch.cuda.empty_cache()  # what the other side left there is free memory
+            torch.cuda.empty_cache()  # release the memory cached by the other side
         ours()
         fast, found = self.clock.measure(ours, self.args.repeats)
         if on_gpu:
@@ -175,10 +175,10 @@ class Comparison:
         }
 
     def training_step(self, batch: int, definitional_at_once: int | None = None) -> dict[str, Any]:
-        """A step on one batch; `agreement` is that of the gradients.
+        """Measure a step on one batch; `agreement` compares the gradients.
 
         Args:
-            definitional_at_once: images that the definitional side takes at a time; by default all.
+            definitional_at_once: images per backward pass of the definitional side; all by default.
         """
         say(f"training step, batch {batch}")
         image, label = self.images(batch), torch.arange(batch, device=self.device) % self.args.classes
@@ -192,12 +192,12 @@ class Comparison:
         return evaluation(self.ours, self.precision, batches), evaluation(self.theirs, self.precision, batches)
 
     def evaluation(self, count: int, batch: int) -> dict[str, Any]:
-        """`count` batches in one model state; `agreement` is that of the logits."""
+        """Measure `count` batches in one model state; `agreement` compares the logits."""
         say(f"evaluation, {count} batches of {batch}")
         return self._measure(*self._evaluations(count, batch))
 
     def profile(self, batch: int, most: int = 10) -> list[dict[str, Any]]:
-        """Where the time of a training step of ours goes: the operators with the largest own time."""
+        """Profile a training step of ours: the operators with the largest self time."""
         say("profile of a training step of ours")
         image, label = self.images(batch), torch.arange(batch, device=self.device) % self.args.classes
         work = training_step(self.ours, self.precision, image, label, batch)
@@ -215,26 +215,26 @@ class Comparison:
         ]
 
     def logits(self, batch: int) -> dict[str, float]:
-        """How far the logits of one batch are apart."""
+        """Compare the logits of one batch."""
         ours, theirs = self._evaluations(1, batch)
         return agreement(ours(), theirs())
 
 
 def say(what: str) -> None:
-    """Show what is being measured: it can take minutes."""
+    """Print what is being measured: it can take minutes."""
     print(f"measuring {what} …", file=sys.stderr, flush=True)
 
 
 def base_parser(doc: str | None) -> argparse.ArgumentParser:
     """The options of every benchmark."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=3, help="measured calls (of ours, where there are two sides)")
-    parser.add_argument("--json", type=Path, help="write the result here")
+    parser.add_argument("--repeats", type=int, default=3, help="measured calls (of our side, if there are two)")
+    parser.add_argument("--json", type=Path, help="write the result to this file")
     return parser
 
 
 def model_parser(doc: str | None) -> argparse.ArgumentParser:
-    """The options of the benchmarks that compare a model's two sides."""
+    """The options of the benchmarks that compare two sides of a model."""
     parser = base_parser(doc)
     parser.add_argument("--classes", type=int, default=500)
     parser.add_argument("--batch", type=int, default=4, help="images in a training step")
@@ -242,21 +242,21 @@ def model_parser(doc: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--prec", choices=CHOICES, default="fp32")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument(
-        "--test-batch", type=int, default=100, help="images in an evaluation batch, published 100; 0 leaves it out"
+        "--test-batch", type=int, default=100, help="images in an evaluation batch (published: 100); 0 skips it"
     )
     parser.add_argument("--definitional-repeats", type=int, default=1, help="measured calls of the definitional side")
     return parser
 
 
 def processor_name() -> str:
-    """The processor as Linux names it, elsewhere its architecture."""
+    """The processor's name on Linux, elsewhere its architecture."""
     info = Path("/proc/cpuinfo")
     names = re.findall(r"^model name\s*: (.+)$", info.read_text(), re.MULTILINE) if info.exists() else []
     return names[0] if names else platform.machine()
 
 
 def circumstances(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
-    """What the numbers depend on."""
+    """The settings and the machine that the numbers depend on."""
     return {
         "settings": {key: value for key, value in vars(args).items() if key != "json"},
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor_name(),
@@ -280,7 +280,7 @@ def model_line(result: dict[str, Any]) -> str:
 
 
 def ratio_line(name: str, measured: dict[str, Any]) -> str:
-    """One measurement of two sides in words."""
+    """One line that describes a measurement of two sides."""
     ours, theirs, apart = measured["ours"], measured["definitional"], measured["agreement"]
     return (
         f"{name}: ours {ours['seconds']:.3f} s, definitional {theirs['seconds']:.3f} s, "
@@ -291,6 +291,6 @@ def ratio_line(name: str, measured: dict[str, Any]) -> str:
 
 
 def save(result: dict[str, Any], path: Path | None) -> None:
-    """Write a result where `--json` says, if it does."""
+    """Write the result to the `--json` file, if given."""
     if path:
         write_json(result, path)

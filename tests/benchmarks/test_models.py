@@ -108,4 +108,4 @@ def test_cocoop_writes_what_it_promises(tmp_path, monkeypatch, capsys):
         assert_measured(result[name])
         again = name.startswith("training_step")
         assert result[name]["pieces"] == {"count": count, "images_at_once": 1, "recomputed": again}
-        assert f"ours in {count} pieces, {'computed again' if again else 'nothing computed twice'}" in out
+        assert f"ours in {count} pieces, {'recomputed' if again else 'nothing recomputed'}" in out

@@ -1,4 +1,4 @@
-"""What a dataset is to the engine: lists of items, the number of classes and their names."""
+"""The engine's view of a dataset: lists of items, the number of classes and their names."""
 
 import os
 import random
@@ -116,7 +116,7 @@ class DatasetBase:
         """The class names by label, and as a list in the order of the labels.
 
         Raises:
-            ValueError: no items, a gap in the labels (every later name would move), or two names for one label.
+            ValueError: no items, a gap in the labels (every later name would shift), or two names for one label.
         """
         if not data_source:
             raise ValueError("The dataset has no training items: an empty or wrong folder was read")
@@ -146,7 +146,7 @@ class DatasetBase:
             check_availability(domain, self.domains)
 
     def download_data(self, url: str, dst: str, from_gdrive: bool = True) -> None:
-        """Download an archive (any address, or a Google Drive share link) to ``dst`` and unpack it beside it."""
+        """Download an archive (any URL, or a Google Drive share link) to ``dst`` and unpack it in the same folder."""
         download_url(url, dst)
         print(f"Extracting {dst}")
         unpack(dst, os.path.dirname(dst) or ".")
@@ -158,11 +158,11 @@ class DatasetBase:
 
         Args:
             data_sources: one or several lists of items.
-            num_shots: items a class; below 1 all are kept.
-            repeat: draw with replacement where a class has fewer items.
+            num_shots: items per class; below 1 all are kept.
+            repeat: draw with replacement from a class with fewer items.
 
         Returns:
-            One list for one source, else a list of lists.
+            A list for one source, else a list of lists.
         """
         if num_shots < 1:
             return data_sources[0] if len(data_sources) == 1 else list(data_sources)
