@@ -7,7 +7,7 @@ from yacs.config import CfgNode
 
 import datasets  # noqa: F401  (registers them)
 from dassl.data.datasets import DATASET_REGISTRY, DatasetBase, build_dataset
-from tests.data.pictures import make_cfg, save_picture
+from tests.dassl.data.pictures import make_cfg, save_picture
 
 
 def pictures(folder: Path, names: list[str]) -> None:

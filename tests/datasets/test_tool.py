@@ -13,7 +13,7 @@ from datasets.__main__ import main
 from datasets.tool.build import find_name, registered
 from datasets.tool.check import check, why_unreadable
 from datasets.tool.show import describe
-from tests.data.pictures import save_picture
+from tests.dassl.data.pictures import save_picture
 from tests.datasets import miniatures
 from tests.datasets.layouts import build
 from tests.paths import ROOT

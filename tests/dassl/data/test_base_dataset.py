@@ -5,7 +5,7 @@ import random
 import pytest
 
 from dassl.data.datasets import DATASET_REGISTRY, DatasetBase, Datum, build_dataset
-from tests.data.pictures import make_cfg
+from tests.dassl.data.pictures import make_cfg
 
 
 def data(*labels, names=None):

@@ -13,7 +13,7 @@ from dassl.data.image_cache import ImageCache
 from dassl.data.loader import BadImageError
 from dassl.data.seeding import item_rng, item_seed
 from dassl.data.transforms import build_transform
-from tests.data.pictures import make_cfg, save_items, save_picture
+from tests.dassl.data.pictures import make_cfg, save_items, save_picture
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from dassl.data.transforms.transforms import (
     InstanceNormalization,
     Random2DTranslation,
 )
-from tests.data.pictures import make_cfg
+from tests.dassl.data.pictures import make_cfg
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
