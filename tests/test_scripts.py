@@ -1,6 +1,6 @@
-"""The shell entries: what they run, where it goes, what they skip, take up again and refuse.
+"""The shell entries: what they run, where the output goes, what they skip, resume and refuse.
 
-A stand-in interpreter takes the place of train.py's: it notes the arguments and leaves the files of a finished run.
+A stand-in interpreter replaces train.py: it records the arguments and writes the files of a finished run.
 """
 
 import json
@@ -25,7 +25,7 @@ import json, os, sys, yaml
 from pathlib import Path
 
 words = sys.argv[1:]
-if words[0] != "train.py":  # everything else is done by the real interpreter
+if words[0] != "train.py":  # the real interpreter does everything else
     os.execv(sys.executable, [sys.executable, *words])
 with open(os.environ["CALLS"], "a") as calls:
     print(*words, file=calls)
@@ -60,7 +60,7 @@ def write_stand_in(path: Path) -> None:
 
 @pytest.fixture
 def shell(tmp_path: Path):
-    """Run an entry with the stand-in; gives (process, the train.py commands so far)."""
+    """Run an entry with the stand-in; returns (process, the train.py commands so far)."""
     stand_in, calls = tmp_path / "python", tmp_path / "calls"
     write_stand_in(stand_in)
 
@@ -219,7 +219,7 @@ def test_environment_sets_data_config_and_shots(shell) -> None:
     assert option(command, "--output-dir") == "output/base2new/train_base/dtd/shots_4/MaPLe/vit_micro/seed1"
 
 
-def test_relative_folders_are_the_callers(shell, tmp_path: Path) -> None:
+def test_relative_folders_start_at_the_callers(shell, tmp_path: Path) -> None:
     done, _ = shell("maple/base2new_train.sh", "dtd", "1", cwd=tmp_path, DRY_RUN="1", OUTPUT="mine", DATA="d")
     assert f"--output-dir {tmp_path}/mine/base2new" in done.stdout
     assert f"--root {tmp_path}/d " in done.stdout
@@ -254,14 +254,14 @@ def test_unknown_config_is_named(shell) -> None:
     assert "configs/trainers/MaPLe/vit_x.yaml" in done.stderr
 
 
-def test_finished_run_is_skipped_and_an_unfinished_one_taken_up(shell, tmp_path: Path) -> None:
+def test_finished_run_is_skipped_and_an_unfinished_one_resumed(shell, tmp_path: Path) -> None:
     failed, calls = shell("maple/base2new_train.sh", "dtd", "1", FAIL="1")
     assert failed.returncode == 1
     assert len(calls) == 1
 
     resumed, calls = shell("maple/base2new_train.sh", "dtd", "1")
-    assert "Unfinished, taken up again" in resumed.stdout
-    assert calls[0] == calls[1], "the very same command goes on with the run"
+    assert "Unfinished, resuming" in resumed.stdout
+    assert calls[0] == calls[1], "the same command resumes the run"
 
     skipped, calls = shell("maple/base2new_train.sh", "dtd", "1")
     assert skipped.returncode == 0
@@ -280,7 +280,7 @@ def test_only_a_complete_results_file_counts_as_done(shell, tmp_path: Path, cont
     assert len(calls) == 1
 
 
-def test_finished_run_with_other_settings_is_not_passed_off_as_this_one(shell) -> None:
+def test_finished_run_with_other_settings_is_an_error(shell) -> None:
     arguments = ("maple/base2new_train.sh", "dtd", "1")
     shell(*arguments, "OPTIM.MAX_EPOCH", "3", "INPUT.SIZE", "[48, 48]")
     same, calls = shell(*arguments, "OPTIM.MAX_EPOCH", "3", "INPUT.SIZE", "(48, 48)", "DATALOADER.NUM_WORKERS", "0")
@@ -294,7 +294,7 @@ def test_finished_run_with_other_settings_is_not_passed_off_as_this_one(shell) -
     assert len(calls) == 1
 
 
-def test_finished_run_of_an_edited_config_file_is_not_passed_off(shell, tmp_path: Path) -> None:
+def test_finished_run_of_an_edited_config_file_is_an_error(shell, tmp_path: Path) -> None:
     shell("maple/base2new_train.sh", "dtd", "1")
     (file,) = (tmp_path / "out").rglob("config.yaml")
     assert "LR: 0.0035" in file.read_text(), "the published rate"
@@ -304,7 +304,7 @@ def test_finished_run_of_an_edited_config_file_is_not_passed_off(shell, tmp_path
     assert "OPTIM.LR: the run has 0.0026, now 0.0035 is asked for" in done.stderr
 
 
-def test_a_test_of_another_epoch_is_not_passed_off(shell) -> None:
+def test_a_finished_test_of_another_epoch_is_an_error(shell) -> None:
     shell("maple/base2new_train.sh", "dtd", "1")
     shell("maple/base2new_test.sh", "dtd", "1")
     done, calls = shell("maple/base2new_test.sh", "dtd", "1", LOADEP="3")
@@ -383,7 +383,7 @@ def test_the_command_in_a_config_s_header_runs_that_config(shell, path: Path) ->
     assert {option(command, "--config-file") for command in commands} == {path.relative_to(ROOT).as_posix()}
 
 
-def test_relative_folders_of_a_sweep_are_the_callers(shell, tmp_path: Path) -> None:
+def test_relative_folders_of_a_sweep_start_at_the_callers(shell, tmp_path: Path) -> None:
     done, calls = shell("sweep.sh", "maple", "base2new_train", "dtd", "1", cwd=tmp_path, OUTPUT="mine", DATA="pictures")
     assert done.returncode == 0
     assert option(calls[0], "--output-dir").startswith(f"{tmp_path}/mine/")
@@ -402,10 +402,11 @@ def test_sweep_goes_on_after_a_failure_and_names_it(shell) -> None:
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A copy of what set-up and quickstart need, with a stand-in for python3 that makes a stand-in environment."""
+    """A copy of what setup and quickstart need, with a stand-in for python3 that makes a stand-in environment."""
     copy = tmp_path / "clone"
     shutil.copytree(SCRIPTS, copy / "scripts", ignore=shutil.ignore_patterns("emoji"))
-    shutil.copytree(ROOT / "configs", copy / "configs")
+    for folder in ("configs", "dassl", "experiments"):
+        shutil.copytree(ROOT / folder, copy / folder)
     (copy / "requirements.txt").write_text("one==1\n", encoding="utf-8")
     return copy
 
@@ -450,7 +451,7 @@ def test_setup_refuses_an_old_interpreter(checkout: Path, tmp_path: Path) -> Non
 
 
 def test_quickstart_runs_every_method_on_both_halves(checkout: Path, tmp_path: Path) -> None:
-    """Zero-shot CLIP, MaPLe, CoOp and CoCoOp through their own entries, then the table with the label."""
+    """Zero-shot CLIP, MaPLe, CoOp and CoCoOp through their entries, then the table with its label."""
     (checkout / "scripts/setup.sh").write_text("exit 0\n", encoding="utf-8")
     write_stand_in(checkout / ".venv/bin/python")
     variables = {"PATH": os.environ["PATH"], "CALLS": str(tmp_path / "calls")}

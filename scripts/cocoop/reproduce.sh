@@ -2,5 +2,4 @@
 # CoCoOp, test downloaded weights on the base and on the new classes.
 # Usage: bash scripts/cocoop/reproduce.sh DATASET SEED WEIGHTS_FOLDER [KEY VALUE ...]
 set -euo pipefail
-source "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
-reproduce CoCoOp vit_b16_c4_ep10_batch1_ctxv1 "$@"
+source "$(dirname "${BASH_SOURCE[0]}")/../run.sh" reproduce cocoop "$@"

@@ -2,5 +2,4 @@
 # CoCoOp, test downloaded weights, trained on ImageNet, on another dataset.
 # Usage: bash scripts/cocoop/reproduce_xd.sh DATASET SEED WEIGHTS_FOLDER [KEY VALUE ...]
 set -euo pipefail
-source "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
-reproduce_xd CoCoOp vit_b16_c4_ep10_batch1_ctxv1 "$@"
+source "$(dirname "${BASH_SOURCE[0]}")/../run.sh" reproduce_xd cocoop "$@"

@@ -2,5 +2,4 @@
 # CoCoOp, cross-dataset and domain generalization, second half: test the weights of xd_train on another dataset.
 # Usage: bash scripts/cocoop/xd_test.sh DATASET SEED [KEY VALUE ...]
 set -euo pipefail
-source "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
-xd_test CoCoOp vit_b16_c4_ep10_batch1_ctxv1 "$@"
+source "$(dirname "${BASH_SOURCE[0]}")/../run.sh" xd_test cocoop "$@"

@@ -2,5 +2,4 @@
 # CoOp, base-to-new, second half: test the trained weights on the new classes (SUB=base: on the base classes).
 # Usage: bash scripts/coop/base2new_test.sh DATASET SEED [KEY VALUE ...]
 set -euo pipefail
-source "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
-base2new_test CoOp vit_b16_ep100_ctxv1 "$@"
+source "$(dirname "${BASH_SOURCE[0]}")/../run.sh" base2new_test coop "$@"

@@ -2,5 +2,4 @@
 # CoOp, base-to-new, first half: train on the base classes and test on them.
 # Usage: bash scripts/coop/base2new_train.sh DATASET SEED [KEY VALUE ...]
 set -euo pipefail
-source "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
-base2new_train CoOp vit_b16_ep100_ctxv1 "$@"
+source "$(dirname "${BASH_SOURCE[0]}")/../run.sh" base2new_train coop "$@"

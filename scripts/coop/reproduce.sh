@@ -2,5 +2,4 @@
 # CoOp, test downloaded weights on the base and on the new classes.
 # Usage: bash scripts/coop/reproduce.sh DATASET SEED WEIGHTS_FOLDER [KEY VALUE ...]
 set -euo pipefail
-source "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
-reproduce CoOp vit_b16_ep100_ctxv1 "$@"
+source "$(dirname "${BASH_SOURCE[0]}")/../run.sh" reproduce coop "$@"

@@ -2,5 +2,4 @@
 # CoOp, test downloaded weights, trained on ImageNet, on another dataset.
 # Usage: bash scripts/coop/reproduce_xd.sh DATASET SEED WEIGHTS_FOLDER [KEY VALUE ...]
 set -euo pipefail
-source "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
-reproduce_xd CoOp vit_b16_ep50_ctxv1 "$@"
+source "$(dirname "${BASH_SOURCE[0]}")/../run.sh" reproduce_xd coop "$@"

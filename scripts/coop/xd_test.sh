@@ -2,5 +2,4 @@
 # CoOp, cross-dataset and domain generalization, second half: test the weights of xd_train on another dataset.
 # Usage: bash scripts/coop/xd_test.sh DATASET SEED [KEY VALUE ...]
 set -euo pipefail
-source "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
-xd_test CoOp vit_b16_ep50_ctxv1 "$@"
+source "$(dirname "${BASH_SOURCE[0]}")/../run.sh" xd_test coop "$@"

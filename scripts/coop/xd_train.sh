@@ -2,5 +2,4 @@
 # CoOp, cross-dataset and domain generalization, first half: train on all classes of ImageNet (or of DATASET).
 # Usage: bash scripts/coop/xd_train.sh [DATASET] SEED [KEY VALUE ...]
 set -euo pipefail
-source "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
-xd_train CoOp vit_b16_ep50_ctxv1 "$@"
+source "$(dirname "${BASH_SOURCE[0]}")/../run.sh" xd_train coop "$@"

@@ -2,5 +2,4 @@
 # IVLP, base-to-new, second half: test the trained weights on the new classes (SUB=base: on the base classes).
 # Usage: bash scripts/independent-vlp/base2new_test_ivlp.sh DATASET SEED [KEY VALUE ...]
 set -euo pipefail
-source "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
-base2new_test IVLP vit_b16_c2_ep5_batch4_2+2ctx "$@"
+source "$(dirname "${BASH_SOURCE[0]}")/../run.sh" base2new_test independent-vlp "$@"

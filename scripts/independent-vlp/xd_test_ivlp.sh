@@ -2,5 +2,4 @@
 # IVLP, cross-dataset and domain generalization, second half: test the weights of xd_train on another dataset.
 # Usage: bash scripts/independent-vlp/xd_test_ivlp.sh DATASET SEED [KEY VALUE ...]
 set -euo pipefail
-source "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
-xd_test IVLP vit_b16_c2_ep5_batch4_2+2ctx "$@"
+source "$(dirname "${BASH_SOURCE[0]}")/../run.sh" xd_test independent-vlp "$@"

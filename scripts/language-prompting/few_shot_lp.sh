@@ -2,5 +2,4 @@
 # Language prompting (IVLP without vision prompts), few-shot curve: all classes, for every number of shots and seed.
 # Usage: bash scripts/language-prompting/few_shot_lp.sh DATASET ["1 2 4 8 16"] ["1 2 3"] [KEY VALUE ...]
 set -euo pipefail
-source "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
-few_shot IVLP vit_b16_c2_ep5_batch4_4ctx_language_only "$@"
+source "$(dirname "${BASH_SOURCE[0]}")/../run.sh" few_shot language-prompting "$@"

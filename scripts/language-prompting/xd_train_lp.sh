@@ -2,5 +2,4 @@
 # Language prompting (IVLP without vision prompts), cross-dataset and domain generalization, first half: train on all classes of ImageNet (or of DATASET).
 # Usage: bash scripts/language-prompting/xd_train_lp.sh [DATASET] SEED [KEY VALUE ...]
 set -euo pipefail
-source "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
-xd_train IVLP vit_b16_c2_ep5_batch4_4ctx_language_only "$@"
+source "$(dirname "${BASH_SOURCE[0]}")/../run.sh" xd_train language-prompting "$@"

@@ -2,5 +2,4 @@
 # MaPLe, base-to-new, second half: test the trained weights on the new classes (SUB=base: on the base classes).
 # Usage: bash scripts/maple/base2new_test.sh DATASET SEED [KEY VALUE ...]
 set -euo pipefail
-source "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
-base2new_test MaPLe vit_b16_c2_ep5_batch4_2ctx "$@"
+source "$(dirname "${BASH_SOURCE[0]}")/../run.sh" base2new_test maple "$@"

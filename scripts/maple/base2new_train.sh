@@ -2,5 +2,4 @@
 # MaPLe, base-to-new, first half: train on the base classes and test on them.
 # Usage: bash scripts/maple/base2new_train.sh DATASET SEED [KEY VALUE ...]
 set -euo pipefail
-source "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
-base2new_train MaPLe vit_b16_c2_ep5_batch4_2ctx "$@"
+source "$(dirname "${BASH_SOURCE[0]}")/../run.sh" base2new_train maple "$@"

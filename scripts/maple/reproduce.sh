@@ -2,5 +2,4 @@
 # MaPLe, test downloaded weights on the base and on the new classes.
 # Usage: bash scripts/maple/reproduce.sh DATASET SEED WEIGHTS_FOLDER [KEY VALUE ...]
 set -euo pipefail
-source "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
-reproduce MaPLe vit_b16_c2_ep5_batch4_2ctx "$@"
+source "$(dirname "${BASH_SOURCE[0]}")/../run.sh" reproduce maple "$@"

@@ -2,5 +2,4 @@
 # MaPLe, cross-dataset and domain generalization, second half: test the weights of xd_train on another dataset.
 # Usage: bash scripts/maple/xd_test.sh DATASET SEED [KEY VALUE ...]
 set -euo pipefail
-source "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
-xd_test MaPLe vit_b16_c2_ep5_batch4_2ctx_cross_datasets "$@"
+source "$(dirname "${BASH_SOURCE[0]}")/../run.sh" xd_test maple "$@"

@@ -2,5 +2,4 @@
 # VPT (deep), base-to-new, first half: train on the base classes and test on them.
 # Usage: bash scripts/vpt/base2new_train_vpt.sh DATASET SEED [KEY VALUE ...]
 set -euo pipefail
-source "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
-base2new_train VPT vit_b16_c2_ep5_batch4_4 "$@"
+source "$(dirname "${BASH_SOURCE[0]}")/../run.sh" base2new_train vpt "$@"

@@ -2,5 +2,4 @@
 # VPT (deep), few-shot curve: all classes, for every number of shots and seed.
 # Usage: bash scripts/vpt/few_shot_vpt.sh DATASET ["1 2 4 8 16"] ["1 2 3"] [KEY VALUE ...]
 set -euo pipefail
-source "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
-few_shot VPT vit_b16_c2_ep5_batch4_4 "$@"
+source "$(dirname "${BASH_SOURCE[0]}")/../run.sh" few_shot vpt "$@"

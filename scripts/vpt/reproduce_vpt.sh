@@ -2,5 +2,4 @@
 # VPT (deep), test downloaded weights on the base and on the new classes.
 # Usage: bash scripts/vpt/reproduce_vpt.sh DATASET SEED WEIGHTS_FOLDER [KEY VALUE ...]
 set -euo pipefail
-source "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
-reproduce VPT vit_b16_c2_ep5_batch4_4 "$@"
+source "$(dirname "${BASH_SOURCE[0]}")/../run.sh" reproduce vpt "$@"

@@ -2,5 +2,4 @@
 # VPT (deep), cross-dataset and domain generalization, second half: test the weights of xd_train on another dataset.
 # Usage: bash scripts/vpt/xd_test_vpt.sh DATASET SEED [KEY VALUE ...]
 set -euo pipefail
-source "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
-xd_test VPT vit_b16_c2_ep5_batch4_4 "$@"
+source "$(dirname "${BASH_SOURCE[0]}")/../run.sh" xd_test vpt "$@"

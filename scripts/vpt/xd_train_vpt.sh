@@ -2,5 +2,4 @@
 # VPT (deep), cross-dataset and domain generalization, first half: train on all classes of ImageNet (or of DATASET).
 # Usage: bash scripts/vpt/xd_train_vpt.sh [DATASET] SEED [KEY VALUE ...]
 set -euo pipefail
-source "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
-xd_train VPT vit_b16_c2_ep5_batch4_4 "$@"
+source "$(dirname "${BASH_SOURCE[0]}")/../run.sh" xd_train vpt "$@"

@@ -2,5 +2,4 @@
 # Zero-shot CLIP on all classes of a dataset, with the hand-written prompts (TRAINER=ZeroshotCLIP2: template ensemble).
 # Usage: bash scripts/zsclip/zeroshot.sh DATASET [CFG] [KEY VALUE ...]     CFG: vit_b16, vit_b32, rn50, rn101
 set -euo pipefail
-source "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
-zero_shot "${TRAINER:-ZeroshotCLIP}" vit_b16 "$@"
+source "$(dirname "${BASH_SOURCE[0]}")/../run.sh" zeroshot zsclip "$@"

@@ -1,0 +1,86 @@
+"""The methods: for each its trainer and its published config per protocol, one row per method."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from dassl.utils.names import closest_hint
+from experiments.runs import DEMONSTRATION
+
+__all__ = ["METHODS", "Method", "Protocol", "method_named"]
+
+Protocol = Literal["base2new", "cross_dataset", "few_shot", "zero_shot"]
+Config = str | Callable[[str, int], str]  # a name, or a function of the dataset trained on and the shots
+
+
+@dataclass(frozen=True)
+class Method:
+    """A row of the table. Configs are names of files in configs/trainers/<trainer>/, without .yaml."""
+
+    name: str  # its folder in scripts/
+    trainer: str
+    config: Config  # for base-to-new, and the default for the other protocols
+    cross_dataset: Config | None = None
+    few_shot: Config | None = None
+    demonstration: str = "vit_micro"  # for every protocol on the embedded demonstration
+    trained: bool = True  # False: there is nothing to train, so every run is a test
+    script_suffix: str = ""  # ends the published names of its scripts: base2new_train_vpt.sh
+
+    def published_config(self, protocol: Protocol, dataset: str, shots: int) -> str:
+        """The config that the published numbers of ``protocol`` come from, when ``dataset`` is trained on."""
+        if dataset == DEMONSTRATION:
+            return self.demonstration
+        own = {"cross_dataset": self.cross_dataset, "few_shot": self.few_shot}.get(protocol)
+        config = self.config if own is None else own
+        return config if isinstance(config, str) else config(dataset, shots)
+
+
+def _coop_few_shot(dataset: str, shots: int) -> str:
+    """CoOp's paper trains 50 epochs with 1 shot and on ImageNet, 100 with 2 and 4 shots, 200 with more."""
+    if shots == 1 or dataset == "imagenet":
+        return "vit_b16_ep50"
+    return "vit_b16_ep100" if shots <= 4 else "vit_b16"
+
+
+METHODS = {
+    method.name: method
+    for method in (
+        Method("zsclip", "ZeroshotCLIP", "vit_b16", trained=False),
+        Method(
+            "coop",
+            "CoOp",
+            "vit_b16_ep100_ctxv1",
+            cross_dataset="vit_b16_ep50_ctxv1",
+            few_shot=_coop_few_shot,
+        ),
+        Method("cocoop", "CoCoOp", "vit_b16_c4_ep10_batch1_ctxv1"),
+        Method("vpt", "VPT", "vit_b16_c2_ep5_batch4_4", script_suffix="vpt"),
+        Method("independent-vlp", "IVLP", "vit_b16_c2_ep5_batch4_2+2ctx", script_suffix="ivlp"),
+        Method(
+            "language-prompting",
+            "IVLP",
+            "vit_b16_c2_ep5_batch4_4ctx_language_only",
+            demonstration="vit_micro_language_only",
+            script_suffix="lp",
+        ),
+        Method(
+            "maple",
+            "MaPLe",
+            "vit_b16_c2_ep5_batch4_2ctx",
+            cross_dataset="vit_b16_c2_ep5_batch4_2ctx_cross_datasets",
+            script_suffix="maple",
+        ),
+    )
+}
+
+
+def method_named(name: str) -> Method:
+    """A row of the table.
+
+    Raises:
+        ValueError: there is none of that name; the message holds the closest ones.
+    """
+    if name not in METHODS:
+        hint = closest_hint(name, METHODS)
+        raise ValueError(f"no method '{name}' in experiments/methods.py{hint} There are: {', '.join(METHODS)}")
+    return METHODS[name]

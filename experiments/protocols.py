@@ -1,0 +1,251 @@
+"""The protocols: the runs that each consists of, their commands, and which training a test depends on.
+
+A function per kind of run turns a ``Request`` into a ``Job``. Relative folders start at the repository's root, where
+the commands run.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from experiments.methods import Method, Protocol
+from experiments.runs import ROOT, Run, Status, read_settings, run_status, transfer_protocol
+
+__all__ = [
+    *("Job", "Request", "base2new_test", "base2new_train", "few_shot", "find_weights", "reproduce"),
+    *("reproduce_xd", "weight_folders", "xd_test", "xd_train", "zero_shot"),
+]
+
+# Their run folders do not identify the images, so that DATASET.ROOT is compared, too
+OWN_DATA = ("image_folder", "split_file")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked for: a method on a dataset, with the settings of a protocol.
+
+    Raises:
+        ValueError: an unknown dataset, unknown classes, or options that are not pairs.
+    """
+
+    method: Method
+    dataset: str  # name of its YAML file
+    seed: int | None = None
+    shots: int = 16  # training images per class
+    config: str = ""  # instead of the published one
+    variant: str = ""  # folder between config and seed
+    options: tuple[str, ...] = ()  # KEY VALUE pairs
+    classes: str = "new"  # those that base2new_test tests: base, new or all
+    source: str = "imagenet"  # the dataset that xd_test's weights were trained on
+    epoch: int | None = None  # whose weights a test loads; None: the last one trained
+    data: str = "./data"  # folder of the datasets
+    output: str = "output"  # folder of all runs
+
+    def __post_init__(self) -> None:
+        if not (ROOT / _dataset_file(self.dataset)).is_file():
+            known = sorted(path.stem for path in (ROOT / "configs/datasets").glob("*.yaml"))
+            raise ValueError(
+                f"no dataset '{self.dataset}': there is no {_dataset_file(self.dataset)}. There are:\n  "
+                + "\n  ".join(known)
+            )
+        if self.classes not in ("base", "new", "all"):
+            raise ValueError(f"no classes '{self.classes}' (SUB): there are base, new and all")
+        if len(self.options) % 2:
+            words = " ".join(self.options)
+            raise ValueError(f"options come as pairs KEY VALUE, but there are {len(self.options)}: {words}")
+
+    def config_for(self, protocol: Protocol) -> str:
+        """The config asked for, or the published one.
+
+        Raises:
+            ValueError: the trainer has no such config.
+        """
+        trainer = self.method.trainer
+        config = self.config or self.method.published_config(protocol, self.dataset, self.shots)
+        if not (ROOT / _config_file(trainer, config)).is_file():
+            raise ValueError(f"no config '{config}' of {trainer}: there is no {_config_file(trainer, config)}")
+        return config
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run folder, and the train.py command that makes it."""
+
+    run: Run
+    data: str
+    output: str
+    options: tuple[str, ...]  # the protocol's KEY VALUE pairs, then the user's
+    test_only: bool = False
+    needs: "Job | None" = None  # the training whose weights are tested
+    weights: str = ""  # or the folder of downloaded ones
+    load_epoch: int | None = None  # asked for; None: the last one trained
+
+    @property
+    def folder(self) -> str:
+        return f"{self.output}/{self.run.folder}"
+
+    @property
+    def path(self) -> Path:
+        return ROOT / self.folder
+
+    def epoch(self) -> int | None:
+        """The epoch whose weights are loaded; None if nothing is, or if it is the best one by validation.
+
+        The training's own config.yaml has priority over the config file: its options may have changed MAX_EPOCH.
+        """
+        if not self._model_folder:
+            return None
+        if self.load_epoch is not None:
+            return self.load_epoch
+        files = [ROOT / _config_file(self.run.trainer, self.run.config)]
+        if self.needs and (self.needs.path / "config.yaml").is_file():
+            files.insert(0, self.needs.path / "config.yaml")
+        settings = read_settings(files[0])
+        epoch = settings.get("OPTIM.MAX_EPOCH")
+        return None if epoch is None or settings.get("TEST.FINAL_MODEL") == "best_val" else int(epoch)
+
+    def command(self, python: str) -> list[str]:
+        """The train.py command, to be run in the repository's root."""
+        command = [python, "train.py", "--root", self.data, "--trainer", self.run.trainer]
+        command += ["--dataset-config-file", _dataset_file(self.run.dataset)]
+        command += ["--config-file", _config_file(self.run.trainer, self.run.config), "--output-dir", self.folder]
+        if self.run.seed is not None:
+            command += ["--seed", str(self.run.seed)]
+        if self._model_folder:
+            command += ["--model-dir", self._model_folder]
+            if (epoch := self.epoch()) is not None:
+                command += ["--load-epoch", str(epoch)]
+        if self.test_only:
+            command.append("--eval-only")
+        return command + list(self.options)
+
+    def status(self) -> Status:
+        """The state of the run folder, compared with this job's settings.
+
+        A test whose weights a later training replaced is new again. A test of downloaded weights always is: its
+        folder does not identify the weights that it was made from.
+        """
+        if self.weights or (self.needs and _newer(self.needs.path / "results.json", self.path / "results.json")):
+            return Status("new")
+        files = [_dataset_file(self.run.dataset), _config_file(self.run.trainer, self.run.config)]
+        return run_status(self.path, [ROOT / file for file in files], self.options, self.epoch())
+
+    def is_ready(self) -> bool:
+        """Whether the training that it depends on is finished."""
+        return self.needs is None or run_status(self.needs.path).state == "finished"
+
+    @property
+    def _model_folder(self) -> str:
+        return self.needs.folder if self.needs else self.weights
+
+
+def _dataset_file(dataset: str) -> str:
+    return f"configs/datasets/{dataset}.yaml"
+
+
+def _config_file(trainer: str, config: str) -> str:
+    return f"configs/trainers/{trainer}/{config}.yaml"
+
+
+def _newer(a: Path, b: Path) -> bool:
+    """Whether file ``a`` exists and ``b`` does not, or is older."""
+    return a.is_file() and (not b.is_file() or a.stat().st_mtime_ns > b.stat().st_mtime_ns)
+
+
+# ---- jobs ------------------------------------------------------------------------------------------------------
+
+
+def base2new_train(request: Request) -> Job:
+    """Train on the base classes, and test on them. A method without training is only tested."""
+    return _base2new(request, "train_base", "base", test_only=not request.method.trained)
+
+
+def base2new_test(request: Request) -> Job:
+    """Test the same weights on ``request.classes``."""
+    needs = base2new_train(request) if request.method.trained else None
+    return _base2new(request, f"test_{request.classes}", request.classes, test_only=True, needs=needs)
+
+
+def xd_train(request: Request) -> Job:
+    """Train on all classes of ``request.dataset``, the source of a transfer."""
+    return _all_classes(request, request.config_for("cross_dataset"))
+
+
+def xd_test(request: Request) -> Job:
+    """Test the weights that were trained on ``request.source`` on ``request.dataset``."""
+    needs = xd_train(replace(request, dataset=request.source))
+    return _evaluation(request, needs.run.config, source=request.source, needs=needs)
+
+
+def few_shot(request: Request) -> Job:
+    """Train on all classes: one point of a few-shot curve."""
+    return _all_classes(request, request.config_for("few_shot"))
+
+
+def zero_shot(request: Request) -> Job:
+    """Test on all classes without training; there are neither shots nor a seed."""
+    request = replace(request, shots=0, seed=None)
+    run = _run(request, "zero_shot", request.config_for("zero_shot"))
+    return _job(request, run, ("PROTOCOL", "zero_shot"), test_only=True)
+
+
+def reproduce(request: Request, weights: str) -> list[Job]:
+    """Test downloaded weights on the base and on the new classes."""
+    return [_base2new(request, f"test_{half}", half, test_only=True, weights=weights) for half in ("base", "new")]
+
+
+def reproduce_xd(request: Request, weights: str) -> list[Job]:
+    """Test downloaded weights, trained on ImageNet, on another dataset."""
+    return [_evaluation(request, request.config_for("cross_dataset"), source="imagenet", weights=weights)]
+
+
+def _base2new(request: Request, stage: str, classes: str, weights: str = "", **more: Any) -> Job:
+    run = _run(request, stage, request.config_for("base2new"), reproduced=bool(weights))
+    options = ("DATASET.NUM_SHOTS", str(request.shots), "DATASET.SUBSAMPLE_CLASSES", classes)
+    return _job(request, run, options, weights=weights, **more)
+
+
+def _all_classes(request: Request, config: str) -> Job:
+    return _job(request, _run(request, "all_classes", config), ("DATASET.NUM_SHOTS", str(request.shots)))
+
+
+def _evaluation(request: Request, config: str, source: str, weights: str = "", **more: Any) -> Job:
+    run = _run(request, "evaluation", config, source=source, reproduced=bool(weights))
+    options = ("PROTOCOL", transfer_protocol(request.dataset))
+    return _job(request, run, options, test_only=True, weights=weights, **more)
+
+
+def _run(request: Request, stage: str, config: str, **more: Any) -> Run:
+    trainer = request.method.trainer
+    return Run(stage, request.dataset, trainer, config, request.shots, request.seed, request.variant, **more)
+
+
+def _job(request: Request, run: Run, options: tuple[str, ...], **more: Any) -> Job:
+    options += request.options
+    if run.dataset in OWN_DATA:
+        options += ("DATASET.ROOT", request.data)
+    return Job(run, request.data, request.output, options, load_epoch=request.epoch, **more)
+
+
+# ---- downloaded weights ----------------------------------------------------------------------------------------
+
+
+def weight_folders(folder: str, dataset: str, seed: int) -> list[str]:
+    """The places below ``folder`` where published downloads have the weights of a dataset and seed."""
+    below = (f"seed{seed}", f"base/seed{seed}", f"{dataset}/base/seed{seed}", f"{dataset}/seed{seed}")
+    return [*(f"{folder}/{place}" for place in below), folder]
+
+
+def find_weights(folder: str, dataset: str, seed: int) -> str:
+    """The first of the published places that holds a ``<model name>/model.pth.tar-<epoch>``.
+
+    Raises:
+        ValueError: none of them does.
+    """
+    for candidate in weight_folders(folder, dataset, seed):
+        if any(path.is_file() for path in (ROOT / candidate).glob("*/model*.pth.tar*")):
+            return candidate
+    raise ValueError(
+        f"no weights for {dataset}, seed {seed}: neither in {folder} nor in its seed{seed}, base/seed{seed}, "
+        f"{dataset}/base/seed{seed} or {dataset}/seed{seed} is there a <model name>/model.pth.tar-<epoch>"
+    )

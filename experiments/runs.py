@@ -1,0 +1,202 @@
+"""Run folders: the parts that a folder's name is made of, and the state of the run in it."""
+
+import re
+from ast import literal_eval
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from dassl.config.merge import flatten
+from dassl.utils.results import read_results
+
+__all__ = [
+    "DEMONSTRATION",
+    "IMAGENET_VARIANTS",
+    "ROOT",
+    "Run",
+    "Status",
+    "read_settings",
+    "run_status",
+    "transfer_protocol",
+]
+
+ROOT = Path(__file__).resolve().parents[1]  # commands run here; relative folders start here
+DEMONSTRATION = "emoji"  # the dataset that is part of the repository
+IMAGENET_VARIANTS = ("imagenetv2", "imagenet_sketch", "imagenet_a", "imagenet_r")
+
+BASE2NEW_STAGES = ("train_base", "test_base", "test_new", "test_all")
+STAGES = (*BASE2NEW_STAGES, "all_classes", "evaluation", "zero_shot")
+ZERO_SHOT_PREFIX = "Zeroshot"  # of the trainers whose runs on all classes have neither shots nor seed
+# Settings that change the speed of a run, what it keeps or what it prints, never what it measures
+IRRELEVANT = (
+    *("USE_CUDA", "VERBOSE", "DATALOADER.NUM_WORKERS", "DATALOADER.CACHE_MB"),
+    *("TRAIN.PRINT_FREQ", "TRAIN.CHECKPOINT_FREQ"),
+)
+
+
+def transfer_protocol(dataset: str) -> str:
+    """What testing weights from ImageNet on ``dataset`` is called."""
+    return "domain_generalization" if dataset in IMAGENET_VARIANTS else "cross_dataset"
+
+
+# ---- folders ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Run:
+    """What identifies a run, and with it the run's folder: ``Run.parse(run.folder) == run``.
+
+    Stages: ``train_base`` and ``test_*`` belong to base-to-new; ``all_classes`` trains on all classes (few-shot
+    curves, and the source of a transfer); ``evaluation`` tests those weights on another dataset; ``zero_shot`` tests
+    on all classes without training.
+
+    Raises:
+        ValueError: an unknown stage.
+    """
+
+    stage: str
+    dataset: str  # name of its YAML file
+    trainer: str
+    config: str
+    shots: int  # training images per class, -1 for all of them; 0 for zero_shot
+    seed: int | None = None
+    variant: str = ""  # folder between config and seed: settings that are not the config's, such as CoOp's main.sh has
+    source: str = ""  # of an evaluation: the dataset that the weights were trained on
+    reproduced: bool = False  # a test of downloaded weights
+
+    def __post_init__(self) -> None:
+        if self.stage not in STAGES:
+            raise ValueError(f"no stage '{self.stage}' of a protocol. There are: {', '.join(STAGES)}")
+
+    @property
+    def folder(self) -> str:
+        """Where the run is, below the output folder."""
+        if self.stage in BASE2NEW_STAGES:
+            parts = ["base2new", self.stage, self.dataset, f"shots_{self.shots}"]
+            parts += [self.trainer, self.config, self.variant]
+        elif self.stage == "all_classes":
+            parts = [self.dataset, self.trainer, f"{self.config}_{self.shots}shots", self.variant]
+        elif self.stage == "evaluation":
+            tree = "evaluation" if self.source == "imagenet" else f"evaluation_{self.source}"
+            parts = [tree, self.trainer, f"{self.config}_{self.shots}shots", self.variant, self.dataset]
+        else:
+            parts = [self.trainer, self.config, self.variant, self.dataset]
+        seed = "" if self.seed is None else f"seed{self.seed}"
+        return "/".join(part for part in ["reproduce" if self.reproduced else "", *parts, seed] if part)
+
+    @classmethod
+    def parse(cls, folder: str) -> "Run | None":
+        """The run whose folder this is, relative to the output folder; None if it is not the folder of a run."""
+        parts = folder.split("/")
+        reproduced = parts[0] == "reproduce"
+        if reproduced:
+            del parts[0]
+        seed = int(parts.pop()[4:]) if parts and re.fullmatch(r"seed\d+", parts[-1]) else None
+        match parts:
+            case ["base2new", stage, dataset, shots, trainer, config, *variant] if stage in BASE2NEW_STAGES:
+                number = re.fullmatch(r"shots_(-?\d+)", shots)
+                if not number:
+                    return None
+                run = cls(stage, dataset, trainer, config, int(number[1]))
+            case [tree, trainer, config, *variant, dataset] if re.match(r"evaluation(_|$)", tree):
+                if not (named := _config_and_shots(config)):
+                    return None
+                run = cls("evaluation", dataset, trainer, *named, source=tree.partition("_")[2] or "imagenet")
+            case [dataset, trainer, config, *variant] if named := _config_and_shots(config):
+                run = cls("all_classes", dataset, trainer, *named)
+            case [trainer, config, *variant, dataset] if trainer.startswith(ZERO_SHOT_PREFIX):
+                run = cls("zero_shot", dataset, trainer, config, 0)
+            case _:
+                return None
+        return replace(run, seed=seed, variant="/".join(variant), reproduced=reproduced)
+
+    @property
+    def protocol(self) -> str:
+        """The table that the run belongs to."""
+        if self.stage in BASE2NEW_STAGES:
+            return "base2new"
+        if self.stage == "evaluation":
+            return transfer_protocol(self.dataset)
+        return "few_shot" if self.stage == "all_classes" else "zero_shot"
+
+    @property
+    def method(self) -> str:
+        """The name of its row in a table: Trainer/config, and the variant."""
+        name = "/".join(part for part in (self.trainer, self.config, self.variant) if part)
+        return f"reproduced {name}" if self.reproduced else name
+
+
+def _config_and_shots(name: str) -> tuple[str, int] | None:
+    match = re.fullmatch(r"(.+)_(-?\d+)shots", name)
+    return (match[1], int(match[2])) if match else None
+
+
+# ---- state -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Status:
+    """The state of a run folder."""
+
+    state: Literal["new", "unfinished", "finished"]
+    accuracy: float | None = None  # of a finished run, in percent; None if it was not tested
+    differences: tuple[str, ...] = ()  # a line for each setting in which a finished run differs from the one asked for
+
+
+def run_status(
+    folder: Path, config_files: Sequence[Path] = (), options: Sequence[str] = (), epoch: int | None = None
+) -> Status:
+    """The state of the run in ``folder``, and how it differs from a run with these settings.
+
+    Args:
+        folder: the run folder.
+        config_files: YAML files of the run asked for; later ones win.
+        options: its KEY VALUE pairs, which win over the files.
+        epoch: the epoch whose weights it tests.
+    """
+    results = read_results(folder / "results.json")
+    if results is None:
+        return Status("unfinished" if folder.is_dir() and any(folder.iterdir()) else "new")
+    wanted = {key: value for file in config_files for key, value in read_settings(file).items()}
+    wanted.update(zip(options[0::2], options[1::2], strict=True))
+    differences = list(_differences(folder / "config.yaml", wanted))
+    if epoch is not None and results.get("epoch") not in (None, epoch):
+        differences.append(f"epoch: the run tested {results['epoch']}, now {epoch} is asked for")
+    return Status("finished", results.get("accuracy"), tuple(differences))
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """The leaves of a YAML file as {"OPTIM.LR": value}; empty if it holds no keys.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is not valid YAML.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not valid YAML: {error}") from error
+    return dict(flatten(content)) if isinstance(content, Mapping) else {}
+
+
+def _differences(config_file: Path, wanted: Mapping[str, Any]) -> Iterator[str]:
+    try:
+        found = read_settings(config_file)
+    except (OSError, ValueError):
+        return
+    for key, value in wanted.items():
+        if key not in IRRELEVANT and _comparable(found.get(key)) != _comparable(value):
+            yield f"{key}: the run has {found.get(key)}, now {value} is asked for"
+
+
+def _comparable(value: Any) -> Any:
+    """A value as a literal: "(1, 2)" equals [1, 2], and "1e-5" equals 0.00001."""
+    if isinstance(value, str):
+        try:
+            value = literal_eval(value)
+        except (ValueError, SyntaxError):
+            return value
+    return list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,74 @@
+"""The table of methods: published configs per protocol, and a start without torch."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from experiments.methods import METHODS, Method, method_named
+from tests.paths import ROOT
+
+CONFIGS = ROOT / "configs" / "trainers"
+PROTOCOLS = ("base2new", "cross_dataset", "few_shot", "zero_shot")
+
+
+def epochs(method: Method, protocol: str, dataset: str, shots: int) -> int:
+    """MAX_EPOCH of the published config."""
+    file = CONFIGS / method.trainer / f"{method.published_config(protocol, dataset, shots)}.yaml"
+    return yaml.safe_load(file.read_text(encoding="utf-8"))["OPTIM"]["MAX_EPOCH"]
+
+
+@pytest.mark.parametrize("dataset", ["imagenet", "dtd", "emoji"])
+@pytest.mark.parametrize("name", METHODS)
+def test_every_published_config_exists(name: str, dataset: str) -> None:
+    method = METHODS[name]
+    for protocol in PROTOCOLS:
+        for shots in (1, 2, 4, 8, 16):
+            config = method.published_config(protocol, dataset, shots)
+            assert (CONFIGS / method.trainer / f"{config}.yaml").is_file(), (protocol, shots, config)
+            assert config.startswith("vit_micro") == (dataset == "emoji")
+
+
+@pytest.mark.parametrize(
+    ("name", "protocol", "dataset", "shots", "expected"),
+    [
+        ("maple", "base2new", "dtd", 16, 5),  # the epochs that the papers state
+        ("maple", "cross_dataset", "imagenet", 16, 2),
+        ("cocoop", "base2new", "dtd", 16, 10),
+        ("vpt", "base2new", "dtd", 16, 5),
+        ("independent-vlp", "base2new", "dtd", 16, 5),
+        ("language-prompting", "base2new", "dtd", 16, 5),
+        ("coop", "base2new", "dtd", 16, 100),
+        ("coop", "cross_dataset", "imagenet", 16, 50),
+        ("coop", "few_shot", "dtd", 1, 50),
+        ("coop", "few_shot", "dtd", 2, 100),
+        ("coop", "few_shot", "dtd", 4, 100),
+        ("coop", "few_shot", "dtd", 8, 200),
+        ("coop", "few_shot", "imagenet", 16, 50),
+    ],
+)
+def test_published_configs_train_the_published_number_of_epochs(
+    name: str, protocol: str, dataset: str, shots: int, expected: int
+) -> None:
+    assert epochs(METHODS[name], protocol, dataset, shots) == expected
+
+
+def test_every_method_has_a_folder_of_scripts_and_every_script_a_row() -> None:
+    sourcing = [path for path in (ROOT / "scripts").glob("*/*.sh") if "run.sh" in path.read_text(encoding="utf-8")]
+    assert {path.parent.name for path in sourcing} == set(METHODS)
+
+
+def test_an_unknown_method_is_answered_with_the_closest() -> None:
+    with pytest.raises(ValueError, match=r"no method 'mapel' .*did you mean maple"):
+        method_named("mapel")
+
+
+@pytest.mark.parametrize("module", ["protocols", "entry"])
+def test_starts_without_torch_and_numpy(module: str) -> None:
+    code = f"import sys, json, experiments.{module}; print(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
+    )
+    assert not {"torch", "torchvision", "numpy"} & set(json.loads(done.stdout))
