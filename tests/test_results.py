@@ -1,15 +1,15 @@
-"""The table of an output folder against sums done by hand."""
+"""The tables of an output folder against sums computed by hand."""
 
 import json
 from pathlib import Path
 
 import pytest
 
-from scripts.results import harmonic_mean, main, read_runs, spread, tables
+from experiments.results import harmonic_mean, main, read_runs, spread, tables
 
 
 def put(root: Path, folder: str, accuracy: float | None) -> None:
-    """A run folder as the protocols lay it out; without accuracy one that was stopped."""
+    """A run folder as the protocols write it; without an accuracy, an interrupted one."""
     path = root / folder
     path.mkdir(parents=True)
     (path / "config.yaml").touch()
