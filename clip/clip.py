@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from .model import CLIP, build_model, convert_weights, from_state_dict
-from .releases import MODELS as _MODELS
-from .search import find, load_state_dict
 from .preprocess import Compose
 from .preprocess import preprocessing as _transform
+from .releases import MODELS as _MODELS
+from .search import find, load_state_dict
 from .simple_tokenizer import END_OF_TEXT, START_OF_TEXT
 from .simple_tokenizer import SimpleTokenizer as _Tokenizer
 
