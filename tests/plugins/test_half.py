@@ -13,7 +13,7 @@ from torch import nn
 
 import clip
 from clip.model import from_state_dict
-from clip.weights import load_state_dict
+from clip.search import load_state_dict
 from tests.plugins.modules import NAMES, SIDE, plugin_cfg, plugin_module, train_prompts_only
 
 MAPLE = {"N_CTX": 2, "CTX_INIT": "a photo of a", "PROMPT_DEPTH": 3}
