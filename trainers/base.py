@@ -52,6 +52,7 @@ class ClipTrainer(TrainerX):
 
     config_node: str
     registered_name = "prompt_learner"
+    not_loaded = ("token_prefix", "token_suffix")  # computed from the current class names
 
     @classmethod
     def build(cls, options: CfgNode, dataset: Any, clip_model: CLIP) -> FrozenTowersCLIP:
@@ -173,7 +174,7 @@ class ClipTrainer(TrainerX):
         self._load(self._models[name], state_dict, source)
 
     def _load(self, module: nn.Module, state_dict: Mapping[str, Tensor], source: str) -> None:
-        load_learned(module, state_dict, source, self.model.pretrained_tensors())
+        load_learned(module, state_dict, source, self.model.pretrained_tensors(), self.not_loaded)
 
 
 PromptTrainer = ClipTrainer  # its former name

@@ -10,9 +10,6 @@ from torch import Tensor, nn
 from dassl.engine.state import check_tensors
 from dassl.utils import first_few
 
-# Computed from the current class names; a checkpoint's own are ignored.
-CLASS_NAME_BUFFERS = ("token_prefix", "token_suffix")
-
 
 def own_tensors(module: nn.Module, pretrained: Collection[Tensor]) -> dict[str, Tensor]:
     """What a checkpoint of `module` must hold: all that is learned, and buffers that are not of the pretrained CLIP."""
@@ -24,7 +21,11 @@ def own_tensors(module: nn.Module, pretrained: Collection[Tensor]) -> dict[str, 
 
 
 def load_learned(
-    module: nn.Module, state_dict: Mapping[str, Tensor], path: str, pretrained: Collection[Tensor]
+    module: nn.Module,
+    state_dict: Mapping[str, Tensor],
+    path: str,
+    pretrained: Collection[Tensor],
+    not_loaded: Collection[str] = (),
 ) -> None:
     """Copy a checkpoint's tensors into `module`, or none if they do not fit.
 
@@ -33,11 +34,12 @@ def load_learned(
 
     Args:
         pretrained: the tensors of `module`, or around it, that the pretrained CLIP came with.
+        not_loaded: last parts of the names that are ignored.
 
     Raises:
         ValueError: a tensor is missing, unknown or of another shape, or the backbone is another one.
     """
-    found = {k: v for k, v in state_dict.items() if k.rpartition(".")[2] not in CLASS_NAME_BUFFERS}
+    found = {k: v for k, v in state_dict.items() if k.rpartition(".")[2] not in not_loaded}
     own = module.state_dict(keep_vars=True)
     check_tensors(module, found, own.keys() - own_tensors(module, pretrained).keys(), path)
     frozen = {id(t) for t in pretrained}

@@ -12,8 +12,9 @@ from clip.resnet import ModifiedResNet
 from dassl.utils import load_checkpoint
 from tests.golden import NODES, build, golden_clip, load_parameters, read
 from tests.paths import GOLDEN, needs_golden
+from trainers.base import ClipTrainer
 from trainers.checkpoint import load_learned
-from trainers.prompted_clip import FixedTextCLIP, unit
+from trainers.prompted_clip import FixedTextCLIP, FrozenTowersCLIP, unit
 from trainers.prompts import IMAGENET_TEMPLATES_SELECT, fill
 
 pytestmark = needs_golden
@@ -106,12 +107,17 @@ def test_resnet_tower_equals_golden():
         assert_close(tower.eval()(golden["image"]), golden["image_features"])
 
 
+def load_reference(model: FrozenTowersCLIP) -> None:
+    path = str(GOLDEN / "reference_checkpoint" / "MultiModalPromptLearner" / "model.pth.tar-5")
+    state_dict = load_checkpoint(path)["state_dict"]
+    load_learned(model, state_dict, path, model.pretrained_tensors(), ClipTrainer.not_loaded)
+
+
 def test_published_checkpoint_gives_its_logits():
     """A file as the published ones are: the whole model, and a live scheduler that is never run."""
     golden, meta = read("maple_depth3_ctx2.safetensors")
-    path = str(GOLDEN / "reference_checkpoint" / "MultiModalPromptLearner" / "model.pth.tar-5")
     model = golden_model(meta).eval()
-    load_learned(model, load_checkpoint(path)["state_dict"], path, model.pretrained_tensors())
+    load_reference(model)
     with torch.no_grad():
         assert_close(model(golden["image"]), golden["logits3"])
 
@@ -119,18 +125,16 @@ def test_published_checkpoint_gives_its_logits():
 @pytest.mark.parametrize(("depth", "n_ctx"), [(2, 2), (3, 4), (1, 2)])
 def test_published_checkpoint_of_another_shape_is_an_error(depth: int, n_ctx: int):
     _, meta = read("maple_depth3_ctx2.safetensors")
-    path = str(GOLDEN / "reference_checkpoint" / "MultiModalPromptLearner" / "model.pth.tar-5")
     model = golden_model({**meta, "PROMPT_DEPTH": depth, "N_CTX": n_ctx})
     before = {n: p.clone() for n, p in model.named_parameters()}
     with pytest.raises(ValueError, match="another prompt depth, prompt length, backbone or trainer"):
-        load_learned(model, load_checkpoint(path)["state_dict"], path, model.pretrained_tensors())
+        load_reference(model)
     assert all(torch.equal(p, before[n]) for n, p in model.named_parameters())
 
 
 def test_checkpoint_of_another_backbone_is_an_error():
     _, meta = read("maple_depth3_ctx2.safetensors")
-    path = str(GOLDEN / "reference_checkpoint" / "MultiModalPromptLearner" / "model.pth.tar-5")
     model = golden_model(meta)
     model.image_encoder.proj.data += 1
     with pytest.raises(ValueError, match="trained on another backbone"):
-        load_learned(model, load_checkpoint(path)["state_dict"], path, model.pretrained_tensors())
+        load_reference(model)
