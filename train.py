@@ -66,11 +66,11 @@ def default_cfg() -> CfgNode:
     return cfg
 
 
-def setup_cfg(args: argparse.Namespace) -> CfgNode:
-    """The defaults overlaid by the two files, the flags and the trailing pairs; frozen."""
+def setup_cfg(args: argparse.Namespace, cfg: CfgNode | None = None) -> CfgNode:
+    """The defaults (`cfg`, if given) overlaid by the two files, the flags and the trailing pairs; frozen."""
     from dassl.config import merge_file, merge_options
 
-    cfg = default_cfg()
+    cfg = default_cfg() if cfg is None else cfg
     for path in (args.dataset_config_file, args.config_file):
         if path:
             merge_file(cfg, path)
@@ -89,13 +89,15 @@ def run(args: argparse.Namespace) -> None:
     import datasets  # noqa: F401  (registers the datasets)
     from dassl.config.merge import flatten
     from dassl.engine import build_trainer
-    from dassl.utils import collect_env_info, set_random_seed, setup_logger
+    from dassl.utils.environment import collect_env_info, set_random_seed
+    from dassl.utils.logger import setup_logger
 
-    cfg = setup_cfg(args)
+    cfg = default_cfg()
+    defaults = dict(flatten(cfg))
+    setup_cfg(args, cfg)
     if cfg.SEED >= 0:
         set_random_seed(cfg.SEED)
     setup_logger(cfg.OUTPUT_DIR or None)
-    defaults = dict(flatten(default_cfg()))
     changed = [f"{key}: {value}" for key, value in flatten(cfg) if value != defaults.get(key)]
     print("** Settings other than the defaults **", *changed, "** Environment **", collect_env_info(), "", sep="\n")
     trainer = build_trainer(cfg)

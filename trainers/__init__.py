@@ -4,6 +4,7 @@ import importlib
 import pkgutil
 import warnings
 from types import ModuleType
+from typing import Any
 
 from yacs.config import CfgNode
 
@@ -38,23 +39,23 @@ def extend_cfg(cfg: CfgNode) -> None:
         ValueError: a module needs a node that none declares.
     """
     waiting = [module for module in _MODULES if hasattr(module, "extend_cfg")]
+    leaves = dict(flatten(cfg))
     while waiting:
-        failed = {module: error for module in waiting if (error := _declare(cfg, module)) is not None}
+        failed = {module: error for module in waiting if (error := _declare(cfg, module, leaves)) is not None}
         if len(failed) == len(waiting):
             lines = [f"trainers/{module.__name__.rpartition('.')[2]}.py: {error}" for module, error in failed.items()]
             raise ValueError("extend_cfg needs config nodes that no module declares:\n  " + "\n  ".join(lines))
         waiting = list(failed)
 
 
-def _declare(cfg: CfgNode, module: ModuleType) -> AttributeError | None:
-    """Run one module's `extend_cfg`; the error, if it needs a node that is not there yet."""
-    before = dict(flatten(cfg))
+def _declare(cfg: CfgNode, module: ModuleType, leaves: dict[str, Any]) -> AttributeError | None:
+    """Run one module's `extend_cfg` and update `leaves`, the keys so far; the error, if a node is not there yet."""
     try:
         module.extend_cfg(cfg)
     except AttributeError as error:
         return error
     after = dict(flatten(cfg))
-    for key, value in before.items():
+    for key, value in leaves.items():
         if key not in after:
             _restore(cfg, key.split("."), value)
         elif after[key] != value:
@@ -62,6 +63,7 @@ def _declare(cfg: CfgNode, module: ModuleType) -> AttributeError | None:
             warnings.warn(
                 f"trainers/{name}.py changes the default of {key} from {value!r} to {after[key]!r}", stacklevel=3
             )
+    leaves.update(after)
     return None
 
 

@@ -14,7 +14,8 @@ from torch.nn import functional as F
 from yacs.config import CfgNode
 
 import clip
-from clip.model import CLIP
+from clip.model import CLIP, from_state_dict
+from clip.search import load_state_dict
 from dassl.data.data_manager import build_data_loader
 from dassl.data.transforms import build_transform
 from dassl.engine import TrainerX
@@ -31,7 +32,7 @@ from .prompted_clip import FrozenTowersCLIP
 def load_clip(cfg: CfgNode) -> CLIP:
     """The backbone of `cfg`, frozen, in fp32 on the CPU; a ValueError where `INPUT.SIZE` does not suit it."""
     name = cfg.MODEL.BACKBONE.NAME
-    model = clip.load(name, device="cpu")[0].float().requires_grad_(False)
+    model = from_state_dict(load_state_dict(name)).requires_grad_(False)
     side = model.visual.input_resolution
     if tuple(cfg.INPUT.SIZE) != (side, side):
         raise ValueError(

@@ -197,7 +197,7 @@ class DatasetWrapper(TorchDataset):
     def __getitem__(self, idx: int) -> dict[str, Any]:
         item = self.data_source[idx]
         output: dict[str, Any] = {"label": item.label, "domain": item.domain, "impath": item.impath, "index": idx}
-        img0 = self._image(idx)
+        img0 = self._image(idx, output["impath"])
         if self.transform is None:
             output["img"] = img0
         else:
@@ -208,11 +208,10 @@ class DatasetWrapper(TorchDataset):
             output["img0"] = self.to_tensor(img0)  # (3, H, W)
         return output
 
-    def _image(self, idx: int) -> Image.Image:
+    def _image(self, idx: int, path: str) -> Image.Image:
         """The decoded image, from the cache if it is there."""
         if self._cache is not None and (cached := self._cache.get(idx)):
             return cached
-        path = self.data_source[idx].impath
         try:
             image = read_image(path)
         except (OSError, ValueError) as error:

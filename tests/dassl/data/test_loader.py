@@ -10,8 +10,7 @@ from PIL import Image
 
 from dassl.data.data_manager import DatasetWrapper, build_data_loader
 from dassl.data.image_cache import ImageCache
-from dassl.data.loader import BadImageError
-from dassl.data.seeding import item_rng, item_seed
+from dassl.data.loader import BadImageError, item_rng, item_seed
 from dassl.data.transforms import build_transform
 from tests.dassl.data.pictures import make_cfg, save_items, save_picture
 
