@@ -10,7 +10,7 @@ attention with those tokens alone as queries, for the last block. `DenseLayout` 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import torch
@@ -27,13 +27,14 @@ class PromptTokens(NamedTuple):
     weight: float = 1.0  # share of these tokens; the rest is what the previous block left there
 
 
-# By block: what enters before it.
-DeepPrompts = Mapping[int, PromptTokens]
+# What enters before a block, by the index of the block; or tokens (M, D) that replace the prompt tokens before block 1,
+# 2, …, as published code passes them.
+DeepPrompts = Mapping[int, PromptTokens] | Sequence[Tensor]
 
 
-def deep_prompts(tokens: Iterable[Tensor]) -> dict[int, PromptTokens]:
-    """Tokens (M, D) that replace the tower's prompt tokens before block 1, 2, …."""
-    return {i: PromptTokens(t) for i, t in enumerate(tokens, start=1)}
+def entering_by_block(deep: DeepPrompts) -> Mapping[int, PromptTokens]:
+    """`deep` by block, whichever of its two forms it has."""
+    return deep if isinstance(deep, Mapping) else {i: PromptTokens(t) for i, t in enumerate(deep, start=1)}
 
 
 class Layout(Protocol):

@@ -90,7 +90,8 @@ class Packing(nn.Module):
 
     def __init__(self, prefix_length: int, buckets: Sequence[Bucket], ends: Sequence[int], order: Sequence[int]):
         super().__init__()
-        self.prefix_length, self.buckets, self.ends, self.given = prefix_length, list(buckets), list(ends), list(order)
+        self.prefix_length = prefix_length
+        self.buckets, self.ends, self._order = list(buckets), list(ends), list(order)
         self._derived: dict[int, Packing] = {}
         eot = []
         start = prefix_length
@@ -114,7 +115,7 @@ class Packing(nn.Module):
     def with_longer_prefix(self, n: int) -> Packing:
         """This packing after `n` tokens were inserted into the prefix."""
         if n not in self._derived:
-            grown = Packing(self.prefix_length + n, self.buckets, self.ends, self.given)
+            grown = Packing(self.prefix_length + n, self.buckets, self.ends, self._order)
             self._derived[n] = grown.to(self.eot.device)
         return self._derived[n]
 
@@ -123,7 +124,7 @@ class Packing(nn.Module):
         if 0 not in self._derived:
             S = self.prefix_length
             buckets = [bucket._replace(length=S + bucket.length) for bucket in self.buckets]
-            apart = Packing(0, buckets, [S + end for end in self.ends], self.given)
+            apart = Packing(0, buckets, [S + end for end in self.ends], self._order)
             self._derived[0] = apart.to(self.eot.device)
         return self._derived[0]
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .layout import DeepPrompts, DenseLayout, Layout, PromptTokens, deep_prompts
+from .layout import DeepPrompts, DenseLayout, Layout, PromptTokens, entering_by_block
 from .resnet import check_image_size
 
 PROMPT_STD = 0.02  # learned prompt tokens start as N(0, 0.02)
@@ -132,7 +132,7 @@ class Transformer(nn.Module):
             deep: what enters before a block; None is nothing, `OWN` is what the blocks hold themselves.
             pool: return only the tokens that the layout pools, which saves most of the last block.
         """
-        entering = self.own_prompts() if isinstance(deep, Own) else deep or {}
+        entering = self.own_prompts() if isinstance(deep, Own) else entering_by_block(deep or {})
         for i, block in enumerate(self.resblocks):
             if i in entering:
                 x, layout = layout.enter(x, entering[i])
@@ -145,7 +145,7 @@ class Transformer(nn.Module):
         A list `[x, deep_prompts, counter]`, as prompt-learning code passes it, is answered with a list.
         """
         x, prompts, *rest = x if isinstance(x, list) else (x, None)
-        deep = OWN if prompts is None else deep_prompts(prompts)
+        deep = OWN if prompts is None else prompts
         out = self.encode(x.transpose(0, 1), self.dense, deep, pool=False).transpose(0, 1)  # (L, N, D)
         return [out, prompts, *rest] if rest else out
 

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 from yacs.config import CfgNode
 
-from clip.layout import DeepPrompts, deep_prompts
 from clip.model import CLIP, require_vit
 from clip.transformer import PROMPT_STD, check_prompt_depth
 from dassl.engine import TRAINER_REGISTRY
@@ -43,12 +42,12 @@ class MultiModalPromptLearner(ContextLearner):
         for projection in self.compound_prompt_projections:
             projection.load_state_dict(first.state_dict())
 
-    def text_prompts(self) -> tuple[Tensor, DeepPrompts]:
-        return self.embeddings(), deep_prompts(self.compound_prompts_text)
+    def text_prompts(self) -> tuple[Tensor, Sequence[Tensor]]:
+        return self.embeddings(), list(self.compound_prompts_text)
 
-    def vision_prompts(self) -> tuple[Tensor, DeepPrompts]:
+    def vision_prompts(self) -> tuple[Tensor, Sequence[Tensor]]:
         coupled = zip(self.compound_prompt_projections, self.compound_prompts_text, strict=True)
-        return self.proj(self.ctx), deep_prompts(project(prompt) for project, prompt in coupled)
+        return self.proj(self.ctx), [project(prompt) for project, prompt in coupled]
 
 
 def extend_cfg(cfg: CfgNode) -> None:

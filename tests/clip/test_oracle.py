@@ -7,7 +7,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.definitional import encode_image, encode_text, pad_prompts
-from clip.layout import deep_prompts
 from clip.model import CLIP
 from clip.packing import BUCKET_COST, PackedPrompts, choose_lengths
 from clip.transformer import VisionTransformer
@@ -69,7 +68,7 @@ def test_text_equals_definition(seed, names, layers, depth, n_ctx, fixed, heads,
     with mock.patch("clip.packing.BUCKET_COST", bucket_cost):  # cheap buckets: every length has its own
         layout = PackedPrompts(sequences)
     tables = torch.cat([model.token_embedding.weight.expand(groups, -1, -1), ctx], dim=1)  # (G, V + M, D)
-    found = tower(tables, layout, deep_prompts(deep))  # (G, K, E)
+    found = tower(tables, layout, deep)  # (G, K, E)
     expected = torch.stack([encode_text(tower, *pad_prompts(sequences, table, CONTEXT), deep) for table in tables])
     assert_close(found, expected)
     weights = torch.randn_like(expected)
@@ -97,7 +96,7 @@ def test_vision_equals_definition(seed, layers, depth, n_ctx, heads, patches):
     image = torch.randn(3, 3, 8 * patches, 8 * patches)
     ctx = torch.randn(n_ctx, 64 * heads).mul_(0.1).requires_grad_() if n_ctx else None
     deep = [torch.randn(n_ctx, 64 * heads).requires_grad_() for _ in range(min(depth, layers) - 1)] if n_ctx else []
-    found, expected = tower(image, ctx, deep_prompts(deep)), encode_image(tower, image, ctx, deep)
+    found, expected = tower(image, ctx, deep), encode_image(tower, image, ctx, deep)
     assert_close(found, expected)
     if ctx is not None:
         learned = [ctx, *deep]
