@@ -76,5 +76,5 @@ def test_killed_through_the_script(tmp_path: Path) -> None:
     found = finish(killed)
     assert found.keys() == expected.keys()
     assert [name for name in found if not torch.equal(found[name], expected[name])] == []
-    assert "Unfinished, taken up again" in (killed / "shell.log").read_text()
+    assert "Unfinished, resuming" in (killed / "shell.log").read_text()
     assert not list(killed.rglob("*.dassl-tmp"))
