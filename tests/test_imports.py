@@ -1,4 +1,4 @@
-"""Who may import whom: the table of the architecture, enforced on every import statement."""
+"""Which package may import which, checked on every import statement."""
 
 import ast
 import re
@@ -20,15 +20,15 @@ ALLOWED = {
     "experiments": {"dassl"},
     "scripts": {"experiments"},
 }
-# The one exception: downloads and the reading of files exist once, in torch-free or model-free helpers of dassl/.
+# The one exception: clip/ shares dassl's helpers for downloading and reading files instead of duplicating them.
 CLIP_MAY_ALSO = {"dassl.utils.download", "dassl.utils.files", "dassl.utils.safe_load"}
-# What a module of trainers/ may import of trainers/: all that is no method. Methods stand beside each other.
+# Modules of trainers/ may import shared modules of trainers/, but no methods (the files that register a trainer).
 METHODS = {
     path.stem for path in (ROOT / "trainers").glob("*.py") if "@TRAINER_REGISTRY.register" in path.read_text("utf-8")
 }
-# scripts/demo makes the demonstration: its pretraining builds the model whose weights it writes
+# scripts/demo pretrains the demonstration model, so it builds a CLIP
 MAY_ALSO = {"scripts/demo": {"clip"}}
-PRECISION = Path("trainers/precision.py")  # the one place that moves or rounds a model
+PRECISION = Path("trainers/precision.py")  # the only file that moves or casts a model
 
 
 def sources(folder: str) -> list[Path]:
@@ -86,7 +86,7 @@ def test_methods_do_not_import_each_other() -> None:
         for name in imported(path):
             parts = name.split(".")
             if parts[0] == "trainers" and len(parts) > 1 and parts[1] != path.stem:
-                assert parts[1] not in METHODS, f"{path} imports {name}: what two methods share is a shared module's"
+                assert parts[1] not in METHODS, f"{path} imports {name}: move what two methods share to a shared module"
 
 
 def module_name(path: Path) -> str:
@@ -107,7 +107,7 @@ def import_graph(folder: str) -> dict[str, set[str]]:
 
 
 @pytest.mark.parametrize("folder", ["clip", "dassl", "datasets", "trainers"])
-def test_no_circle_of_imports_inside_a_package(folder: str) -> None:
+def test_no_circular_imports_inside_a_package(folder: str) -> None:
     try:
         TopologicalSorter(import_graph(folder)).prepare()
     except CycleError as error:
@@ -133,7 +133,7 @@ def test_no_method_is_named_below_the_trainers() -> None:
                 assert not {"maple", "coop", "cocoop", "ivlp"} & {part.lower() for part in parts}, f"{path}: {word}"
 
 
-def test_models_are_moved_and_rounded_in_one_place() -> None:
+def test_models_are_moved_and_cast_in_one_place() -> None:
     wrong = [
         f"{path}:{node.lineno}"
         for folder in ("clip", "trainers", "dassl", "datasets")
@@ -145,7 +145,5 @@ def test_models_are_moved_and_rounded_in_one_place() -> None:
     assert not wrong, f".half() or .cuda() outside {PRECISION}: {wrong}"
 
 
-def test_train_py_stays_an_entry() -> None:
-    """Arguments to config to trainer to run, in under 120 lines, without any model code."""
-    assert len((ROOT / "train.py").read_text(encoding="utf-8").splitlines()) < 120
+def test_train_py_does_not_import_torch() -> None:
     assert not any(name.startswith("torch") for name in imported(Path("train.py")))
