@@ -8,16 +8,18 @@ from yacs.config import CfgNode
 
 EXAMPLES = """\
 examples:
-  MaPLe on the embedded demonstration's base classes:
+  train MaPLe on the base classes of the demonstration dataset:
     python train.py --trainer MaPLe --dataset-config-file configs/datasets/emoji.yaml \\
         --config-file configs/trainers/MaPLe/vit_micro.yaml --seed 1 --output-dir output/try \\
         DATASET.NUM_SHOTS 16 DATASET.SUBSAMPLE_CLASSES base
 
-  the trained prompts on its new classes (scripts/maple/ does both):
-    the same with --eval-only --model-dir output/try --output-dir output/try_new … DATASET.SUBSAMPLE_CLASSES new
+  test the trained prompts on its new classes (the scripts in scripts/maple/ do both):
+    python train.py --trainer MaPLe --dataset-config-file configs/datasets/emoji.yaml \\
+        --config-file configs/trainers/MaPLe/vit_micro.yaml --seed 1 --output-dir output/try_new \\
+        --eval-only --model-dir output/try DATASET.NUM_SHOTS 16 DATASET.SUBSAMPLE_CLASSES new
 
-Later settings win: dataset file, trainer file, flags, KEY VALUE pairs. A stopped run goes on when its command is
-given again. DASSL_TRACEBACK=1 shows an error's traceback."""
+Settings are applied in this order, later ones override earlier ones: dataset file, trainer file, flags, KEY VALUE
+pairs. To resume an interrupted run, repeat its command. Set DASSL_TRACEBACK=1 to see the traceback of an error."""
 
 FLAG_KEYS = {  # flag: the config key that it sets
     "root": "DATASET.ROOT",
@@ -37,28 +39,28 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     layout = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser("train.py", description=__doc__, epilog=EXAMPLES, formatter_class=layout)
     add = parser.add_argument
-    add("--root", help="folder that holds the datasets (default ./data)")
+    add("--root", help="folder of the datasets (default ./data)")
     add("--output-dir", help="folder of the run: log.txt, config.yaml, results.json, checkpoints")
-    add("--resume", help="folder of an interrupted run to go on with (--output-dir itself needs no mention)")
-    add("--seed", type=int, help="0 and above seed every random generator; -1 leaves them random")
+    add("--resume", help="interrupted run to resume from (not needed if it is --output-dir)")
+    add("--seed", type=int, help="seed of all random generators; -1 leaves them unseeded")
     add("--source-domains", nargs="+", help="source domains of a domain generalization dataset")
     add("--target-domains", nargs="+", help="target domains of a domain generalization dataset")
     add("--transforms", nargs="+", help="training transforms, such as random_resized_crop random_flip normalize")
     add("--config-file", help="YAML of the method, in configs/trainers/")
     add("--dataset-config-file", help="YAML of the dataset, in configs/datasets/")
     add("--trainer", help="method: MaPLe, CoOp, CoCoOp, VPT, IVLP, ZeroshotCLIP, … or a plug-in's name")
-    add("--backbone", help="CLIP to adapt, such as ViT-B/16 or RN50, or the path of a checkpoint")
+    add("--backbone", help="CLIP model to adapt, such as ViT-B/16 or RN50, or the path of a checkpoint")
     add("--head", help="name of the head, for trainers that build one")
     add("--eval-only", action="store_true", help="test only, with the weights of --model-dir if given")
-    add("--model-dir", default="", help="folder that holds <registered model name>/model.pth.tar-<epoch>")
+    add("--model-dir", default="", help="folder that contains <registered model name>/model.pth.tar-<epoch>")
     add("--load-epoch", type=int, help="epoch to load from --model-dir (default: the best, else the last saved)")
-    add("--no-train", action="store_true", help="build everything, then stop")
+    add("--no-train", action="store_true", help="build the trainer, then exit")
     add("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="any config keys, such as OPTIM.LR 0.002")
     return parser.parse_args(argv)
 
 
 def default_cfg() -> CfgNode:
-    """All defaults, the trainers' own among them."""
+    """The default configuration, including the nodes that the trainers declare."""
     from dassl.config import get_cfg_default
     from trainers import extend_cfg
 
@@ -67,7 +69,7 @@ def default_cfg() -> CfgNode:
 
 
 def setup_cfg(args: argparse.Namespace, cfg: CfgNode | None = None) -> CfgNode:
-    """The defaults (`cfg`, if given) overlaid by the two files, the flags and the trailing pairs; frozen."""
+    """The defaults (or `cfg`), overridden by the dataset file, the trainer file, the flags and the pairs; frozen."""
     from dassl.config import merge_file, merge_options
 
     cfg = default_cfg() if cfg is None else cfg
@@ -103,14 +105,14 @@ def run(args: argparse.Namespace) -> None:
     trainer = build_trainer(cfg)
     if args.eval_only:
         trainer.load_model(args.model_dir, epoch=args.load_epoch)
-        trainer.loaded_epoch = trainer.loaded_epoch or args.load_epoch  # a plug-in's load_model does not note it
+        trainer.loaded_epoch = trainer.loaded_epoch or args.load_epoch  # a plug-in's load_model does not set it
         trainer.final_test()
     elif not args.no_train:
         trainer.train()
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run; 2 when the user has something to mend, said in one message."""
+    """Run; returns 2, with one message, for errors the user can fix."""
     args = parse_args(argv)
     try:
         run(args)

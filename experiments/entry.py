@@ -82,7 +82,7 @@ def _command_to_run(job: Job, call: Call) -> list[str] | None:
         raise ValueError(
             f"{job.folder} holds a finished run with other settings:\n  "
             + "\n  ".join(status.differences)
-            + "\nSet OUTPUT to another folder for this run, or delete that one to run it anew."
+            + "\nSet OUTPUT to another folder for this run, or delete that folder to run it again."
         )
     if status.state == "finished":
         result = "not tested" if status.accuracy is None else f"accuracy {status.accuracy:.2f} %"

@@ -1,4 +1,4 @@
-"""Prompt-learning methods, one module each. Every module in this folder is imported, so that it registers itself."""
+"""Prompt-learning methods, one module each. All modules in this folder are imported, which registers their trainers."""
 
 import importlib
 import pkgutil
@@ -21,7 +21,7 @@ def _import_modules() -> list[ModuleType]:
         except Exception as error:
             raise ImportError(
                 f"trainers/{info.name}.py could not be imported ({type(error).__name__}: {error}); every file in "
-                "trainers/ is loaded at start: mend it or move it elsewhere"
+                "trainers/ is loaded at start: fix it or move it out of trainers/"
             ) from error
     return modules
 
@@ -32,11 +32,11 @@ _MODULES = _import_modules()
 def extend_cfg(cfg: CfgNode) -> None:
     """Add the config nodes that the trainers declare in their own `extend_cfg(cfg)`.
 
-    Modules may declare parts of one node, in any order: a key that another module's copy of the node leaves out
-    stays, and a default that changes is named.
+    Several modules may declare parts of one node, in any order. Keys that a later declaration leaves out are kept;
+    a changed default raises a warning.
 
     Raises:
-        ValueError: a module needs a node that none declares.
+        ValueError: a module needs a node that no module declares.
     """
     waiting = [module for module in _MODULES if hasattr(module, "extend_cfg")]
     leaves = dict(flatten(cfg))
@@ -49,7 +49,7 @@ def extend_cfg(cfg: CfgNode) -> None:
 
 
 def _declare(cfg: CfgNode, module: ModuleType, leaves: dict[str, Any]) -> AttributeError | None:
-    """Run one module's `extend_cfg` and update `leaves`, the keys so far; the error, if a node is not there yet."""
+    """Run one module's `extend_cfg` and update `leaves`, the keys so far; return the error if a node is missing."""
     try:
         module.extend_cfg(cfg)
     except AttributeError as error:
