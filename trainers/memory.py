@@ -1,4 +1,4 @@
-"""How much of a text tower's work fits into memory at once."""
+"""How many tokens of a text tower's forward pass fit into memory at once."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from pathlib import Path
 
 import torch
 
-# fp32 numbers that one token of width D keeps alive at the peak of a block (qkv, attention, MLP), and for each block
-# where the backward pass needs them.
+# fp32 numbers per token and unit of width: alive at the peak of a block (qkv, attention, MLP), and kept by each block
+# for the backward pass.
 PEAK_FLOATS = 24
 KEPT_FLOATS = 22
-# Linux: what a container may use, in bytes, or "max".
+# Linux: the memory limit of a container in bytes, or "max".
 CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")
-# More tokens in one pass than this gain no speed.
+# More tokens than this in one pass are not faster.
 MOST_TOKENS = 32768
 
 
 def available_bytes(device: torch.device) -> int:
-    """Free memory of a GPU, including what PyTorch reserves for reuse. On a CPU a quarter of all memory.
+    """Free memory of a GPU, including what PyTorch's allocator holds for reuse, or a quarter of the CPU memory.
 
-    Neither counts what earlier steps used, so that a run's arithmetic is cut the same way in every step.
+    Neither depends on the memory that earlier steps used, so that every step of a run is split in the same way.
     """
     if device.type == "cuda":
         held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -31,6 +31,6 @@ def available_bytes(device: torch.device) -> int:
 
 
 def tokens_that_fit(available: int, width: int, layers: int, backward: bool) -> int:
-    """Tokens (of `width` numbers) that half of `available` bytes can take through `layers` blocks at once."""
+    """Tokens (of `width` numbers) that half of `available` bytes hold in one pass through `layers` blocks."""
     floats = (PEAK_FLOATS + KEPT_FLOATS * layers * backward) * width
     return max(1, min(available // 2 // (4 * floats), MOST_TOKENS))
