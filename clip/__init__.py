@@ -1,4 +1,4 @@
-"""CLIP: tokenizer, towers and weights, with the names that callers of OpenAI's package know."""
+"""CLIP: tokenizer, towers and weights, under the names of OpenAI's package."""
 
 from .clip import _MODELS, TextTooLongError, _download, available_models, build_model, load, tokenize
 

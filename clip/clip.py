@@ -24,7 +24,7 @@ class TextTooLongError(ValueError, RuntimeError):
 
 
 def available_models() -> list[str]:
-    """Names that `load` knows."""
+    """The model names that `load` accepts."""
     return list(_MODELS)
 
 
@@ -52,7 +52,7 @@ def load(
         PIL image -> (3, H, W), whose steps are the list `.transforms`.
 
     Raises:
-        ValueError: unknown name, a file without a CLIP in it, or `jit`.
+        ValueError: unknown name, a file that does not contain a CLIP, or `jit` is True.
         FileNotFoundError: the weights cannot be found.
     """
     if jit:
@@ -68,8 +68,8 @@ def tokenize(texts: str | Sequence[str], context_length: int = 77, truncate: boo
     """Token ids (N, context_length), int32: start of text, the text, end of text, zeros.
 
     Args:
-        texts: a text, or N of them.
-        truncate: cut a text that is too long; its last token is then the end of text.
+        texts: a text, or a sequence of N texts.
+        truncate: shorten texts that are too long, keeping the end of text as the last token.
 
     Raises:
         TextTooLongError: a text is too long and `truncate` is False. It is both a ValueError and a RuntimeError.

@@ -77,14 +77,14 @@ class CLIP(nn.Module):
         return self.visual(image)
 
     def encode_text(self, text: Tensor) -> Tensor:
-        """Text features (N, E), not normalised, of token ids (N, L) as `clip.tokenize` gives them."""
+        """Text features (N, E), not normalised, of token ids (N, L) as returned by `clip.tokenize`."""
         sequences = [ids[: max(range(len(ids)), key=ids.__getitem__) + 1] for ids in text.tolist()]
         vocabulary, indices = index_tokens(sequences)
         embeddings = self.token_embedding(torch.tensor(vocabulary, device=text.device))  # (U, Dt)
         return self.text_encoder()(embeddings, PackedPrompts(indices).to(text.device))
 
     def text_encoder(self) -> TextEncoder:
-        """The text tower over packed prompts, which holds this model's own modules."""
+        """The text tower over packed prompts. It shares this model's modules."""
         return TextEncoder(self.transformer, self.positional_embedding, self.ln_final, self.text_projection)
 
     def forward(self, image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
@@ -138,11 +138,11 @@ def _own_fp32(x: Tensor) -> Tensor:
 
 
 def build_model(state_dict: Mapping[str, Tensor], design_details: Mapping[str, Any] | None = None) -> CLIP:
-    """`from_state_dict`, in the precision that prompt-learning code expects for the machine.
+    """`from_state_dict`, in the precision that prompt-learning code expects on this machine.
 
-    Where there is a GPU, the model has fp16 weights (`convert_weights`), as OpenAI's `build_model` always gives:
+    Where there is a GPU, the model has fp16 weights (`convert_weights`), as OpenAI's `build_model` always returns:
     callers create their own layers in `model.dtype` or with `.half()`, and call `model.float()` for fp32 and amp.
-    Without a GPU it stays in fp32, as OpenAI's `load` gives on a CPU.
+    Without a GPU it stays in fp32, as OpenAI's `load` returns on a CPU.
     """
     model = from_state_dict(state_dict, design_details)
     if torch.cuda.is_available():
@@ -151,7 +151,7 @@ def build_model(state_dict: Mapping[str, Tensor], design_details: Mapping[str, A
 
 
 def from_state_dict(state_dict: Mapping[str, Tensor], design_details: Mapping[str, Any] | None = None) -> CLIP:
-    """A CLIP on the CPU, in fp32 and eval mode, with the architecture that the shapes of the weights give.
+    """A CLIP on the CPU, in fp32 and eval mode. Its architecture is inferred from the shapes of the weights.
 
     Args:
         state_dict: weights in OpenAI's layout; `input_resolution`, `context_length` and `vocab_size` are ignored.
@@ -191,15 +191,15 @@ def from_state_dict(state_dict: Mapping[str, Tensor], design_details: Mapping[st
 
 
 def add_vision_prompts(model: CLIP, n_ctx: int, depth: int) -> None:
-    """Give the image tower learned prompt tokens; a ValueError where it is a ResNet."""
+    """Add learned prompt tokens to the image tower; raise a ValueError if it is a ResNet."""
     require_vit(model).add_prompts(n_ctx, depth)
 
 
 def require_vit(model: CLIP) -> VisionTransformer:
-    """The model's image tower, which takes prompt tokens only if it is a ViT."""
+    """The model's image tower; raise a ValueError if it is a ResNet, which cannot take prompt tokens."""
     if not isinstance(model.visual, VisionTransformer):
         raise ValueError(
             "vision prompts need a ViT backbone, found a ResNet: choose MODEL.BACKBONE.NAME ViT-B/16, ViT-B/32 or "
-            "ViT-L/14, or a trainer that prompts the text alone (CoOp, CoCoOp)"
+            "ViT-L/14, or a trainer with text prompts only (CoOp, CoCoOp)"
         )
     return model.visual

@@ -1,4 +1,4 @@
-"""The preprocessing of CLIP's images, step by step as in OpenAI's package, where it is torchvision's."""
+"""CLIP's image preprocessing: the steps of OpenAI's package, without torchvision."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

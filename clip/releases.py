@@ -66,6 +66,6 @@ RELEASES = {
         "timm/vit_large_patch14_clip_336.openai",
     ),
 }
-# Name: address. ViT-Micro/8 is a demonstration that comes with the package, see docs/BACKBONES.md.
+# Name: address. ViT-Micro/8 is a demonstration model in this package, see docs/BACKBONES.md.
 MODELS = {name: release.url for name, release in RELEASES.items()}
 MODELS["ViT-Micro/8"] = Path(__file__).resolve().with_name("ViT-Micro-8.pt").as_uri()

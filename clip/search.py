@@ -30,7 +30,7 @@ def load_state_dict(name_or_path: str | os.PathLike[str], download_root: str | N
 
     Raises:
         ValueError: unknown name, or a file that does not hold such weights.
-        FileNotFoundError: there is no such file, or the weights were found in none of the places.
+        FileNotFoundError: there is no such file, or the weights could not be found anywhere.
     """
     name = os.fspath(name_or_path)
     if name in MODELS:
@@ -48,7 +48,7 @@ def load_state_dict(name_or_path: str | os.PathLike[str], download_root: str | N
 
 
 def _bare(name: str) -> str:
-    """A model's name without punctuation, which is often written differently."""
+    """A model's name without punctuation, which users often write differently."""
     return "".join(character for character in name.lower() if character.isalnum())
 
 
@@ -127,7 +127,7 @@ def _checksum_holds(path: Path, sha256: str) -> bool:
 
 
 def _downloaded(url: str, path: Path, release: Release | None, tried: list[str]) -> Path | None:
-    """Get the weights from OpenAI's address or from the hub; None after adding to `tried` why neither worked."""
+    """Download the weights from OpenAI or from the hub; if both fail, add the reasons to `tried` and return None."""
     try:
         download_url(url, path, f"sha256:{release.sha256}" if release else "")
         return path

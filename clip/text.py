@@ -10,10 +10,10 @@ from .transformer import OWN, Own, Transformer
 
 
 class TextEncoder(nn.Module):
-    """Text features of K prompts that share a prefix, through a CLIP's text modules (held, not copied).
+    """Text features of K prompts that share a prefix, through a CLIP's text modules (shared, not copied).
 
-    Only the prefix once and each prompt's suffix up to EOT pass through the blocks, and in the last block the EOT
-    tokens alone, with results equal to computing every prompt alone at full length.
+    The blocks compute the prefix once and each prompt's suffix up to EOT; the last block computes only the EOT tokens.
+    The results equal those of computing every prompt separately at full length.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class TextEncoder(nn.Module):
 
         Args:
             embeddings: (U, Dt) or (G, U, Dt), the table that `layout.token_index` points into.
-            deep: what enters before a block; None is nothing, `OWN` is the tower's own prompts.
+            deep: prompt tokens that enter before given blocks; None for none, `OWN` for the tower's own.
         """
         x = embeddings if embeddings.dim() == 3 else embeddings[None]
         x = x.index_select(1, layout.token_index) + self.positional_embedding[layout.positions]  # (G, S + R, Dt)

@@ -2,10 +2,10 @@
 
 Letters: B images, P patches, M prompt tokens, N sequences, L tokens of a sequence, D width (Dv vision), E joint width.
 
-Prompts reach a transformer in two ways: as an argument (`deep`: what enters before which block), or as parameters of
-the tower itself (`add_prompts`), under the names that published checkpoints use: `VPT` for the tokens at a vision
-tower's input and `resblocks.<i>.VPT_shallow` for those that enter before block i. `OWN` stands for the latter, None for
-no prompts at all.
+Prompts reach a transformer in two ways: as an argument (`deep`: tokens that enter before given blocks), or as
+parameters of the tower itself (`add_prompts`), under the names that published checkpoints use: `VPT` for the tokens at
+a vision tower's input and `resblocks.<i>.VPT_shallow` for those that enter before block i. The argument `OWN` selects
+the tower's own prompts, None no prompts at all.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PROMPT_STD = 0.02  # learned prompt tokens start as N(0, 0.02)
 
 
 class Own(enum.Enum):
-    """The type of `OWN`: the prompts that a tower holds itself, if any."""
+    """The type of `OWN`: use the tower's own prompts, if it has any."""
 
     OWN = "own"
 
@@ -48,7 +48,7 @@ def check_prompt_depth(depth: int, layers: int, lowest: int) -> None:
 
 
 class LayerNorm(nn.LayerNorm):
-    """LayerNorm computed in fp32 whatever the input's precision, which it returns."""
+    """LayerNorm computed in the precision of its weights (fp32) and returned in the precision of its input."""
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x.to(self.weight.dtype)).to(x.dtype)
@@ -65,7 +65,7 @@ class Attention(nn.MultiheadAttention):
     """The projections of attention, under OpenAI's parameter names; the attention itself is the layout's."""
 
     def project(self, tokens: Tensor, queries: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """q, k and v (N, L, D) of `tokens`; q of `queries` (N, Q, D) where they are given."""
+        """q, k and v (N, L, D) of `tokens`; q (N, Q, D) of `queries` if they are given."""
         weight, bias = self.in_proj_weight, self.in_proj_bias
         if queries is None:
             q, k, v = F.linear(tokens, weight, bias).chunk(3, dim=-1)
@@ -105,7 +105,7 @@ class ResidualAttentionBlock(nn.Module):
 
 
 class Transformer(nn.Module):
-    """A stack of blocks. `causal` is the text tower's: a token attends to itself and earlier tokens only."""
+    """A stack of blocks. With `causal` (the text tower), a token attends only to itself and earlier tokens."""
 
     def __init__(self, width: int, layers: int, heads: int, causal: bool = False):
         super().__init__()
@@ -114,14 +114,14 @@ class Transformer(nn.Module):
         self.dense = DenseLayout(causal=causal, prompts_last=not causal)
 
     def add_prompts(self, n_ctx: int, depth: int) -> None:
-        """Give blocks 1 … depth-1 learned tokens (n_ctx, D) of their own, `VPT_shallow`."""
+        """Add learned tokens (n_ctx, D) to each of blocks 1 … depth-1, as `VPT_shallow`."""
         check_prompt_depth(depth, self.layers, lowest=0)
         check_prompt_length(n_ctx)
         for block in list(self.resblocks)[1:depth]:
             block.register_parameter("VPT_shallow", nn.Parameter(torch.randn(n_ctx, self.width) * PROMPT_STD))
 
     def own_prompts(self) -> dict[int, PromptTokens]:
-        """The blocks' own tokens, by block."""
+        """The tokens that blocks hold themselves, by block index."""
         blocks = enumerate(self.resblocks)
         return {i: PromptTokens(b.get_parameter("VPT_shallow")) for i, b in blocks if hasattr(b, "VPT_shallow")}
 
@@ -129,8 +129,8 @@ class Transformer(nn.Module):
         """Run the blocks over `x` (N, L, D).
 
         Args:
-            deep: what enters before a block; None is nothing, `OWN` is what the blocks hold themselves.
-            pool: return only the tokens that the layout pools, which saves most of the last block.
+            deep: prompt tokens that enter before given blocks; None for none, `OWN` for the blocks' own.
+            pool: return only the tokens that the layout pools, which saves most of the last block's work.
         """
         entering = self.own_prompts() if isinstance(deep, Own) else entering_by_block(deep or {})
         for i, block in enumerate(self.resblocks):
@@ -142,7 +142,7 @@ class Transformer(nn.Module):
     def forward(self, x: Tensor | list[Any]) -> Tensor | list[Any]:
         """The calling convention of OpenAI's package: tokens first, (L, N, D), every token returned.
 
-        A list `[x, deep_prompts, counter]`, as prompt-learning code passes it, is answered with a list.
+        A list `[x, deep_prompts, counter]`, as passed by prompt-learning code, returns a list.
         """
         x, prompts, *rest = x if isinstance(x, list) else (x, None)
         deep = OWN if prompts is None else prompts
@@ -151,7 +151,7 @@ class Transformer(nn.Module):
 
 
 class VisionTransformer(nn.Module):
-    """CLIP's image tower: patches and a class token, whose last state is the image feature (B, E)."""
+    """CLIP's image tower: patches and a class token, whose final state gives the image feature (B, E)."""
 
     VPT: nn.Parameter | None
 
@@ -170,7 +170,7 @@ class VisionTransformer(nn.Module):
         self.register_parameter("VPT", None)
 
     def add_prompts(self, n_ctx: int, depth: int) -> None:
-        """Give the tower learned tokens (n_ctx, Dv): `VPT` at the input, `VPT_shallow` before blocks 1 … depth-1."""
+        """Add learned tokens (n_ctx, Dv): `VPT` at the input, `VPT_shallow` before blocks 1 … depth-1."""
         check_prompt_depth(depth, self.transformer.layers, lowest=1)
         check_prompt_length(n_ctx)
         self.VPT = nn.Parameter(torch.randn(n_ctx, self.transformer.width) * PROMPT_STD)
@@ -181,8 +181,8 @@ class VisionTransformer(nn.Module):
 
         Args:
             image: (B, 3, H, W) with H = W = `input_resolution`.
-            ctx: prompt tokens (M, Dv) appended after the patches; None is none, `OWN` is the tower's `VPT`.
-            deep: what enters before a block; None is nothing, `OWN` is what the blocks hold themselves.
+            ctx: prompt tokens (M, Dv) appended after the patches; None for none, `OWN` for the tower's `VPT`.
+            deep: prompt tokens that enter before given blocks; None for none, `OWN` for the blocks' own.
         """
         check_image_size(image, self.input_resolution)
         x = self.conv1(image.to(self.conv1.weight.dtype)).flatten(2).transpose(1, 2)  # (B, P, Dv)

@@ -1,4 +1,4 @@
-"""Reading a file of weights: any of the formats in use becomes plain CPU tensors, and nothing in it is executed."""
+"""Reading weights: every common file format becomes plain CPU tensors, and no code in the file is executed."""
 
 import warnings
 import zipfile
@@ -20,7 +20,7 @@ def read(path: Path) -> dict[str, Tensor]:
     They are on the CPU, in the precision they are stored in.
 
     Raises:
-        ValueError: the file is truncated, or of another kind.
+        ValueError: the file is truncated or has another format.
     """
     try:
         tensors = _read_any(path)

@@ -1,4 +1,4 @@
-"""The precision that the frozen towers compute in. Learned parameters are fp32 whatever it is."""
+"""The precision that the frozen towers compute in. Learned parameters are always fp32."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class Precision:
     """One of `CHOICES` on one device.
 
     fp32, fp16 and bf16 store the tower weights in that precision and compute in it; amp keeps fp32 weights under
-    autocast (fp16 with loss scaling on a GPU, bf16 on a CPU). On a CPU fp16 runs as fp32, and says so.
+    autocast (fp16 with loss scaling on a GPU, bf16 on a CPU). On a CPU fp16 runs as fp32, with a printed notice.
 
     Raises:
-        ValueError: not one of the choices.
+        ValueError: `name` is not one of the choices.
     """
 
     def __init__(self, name: str, device: torch.device):
@@ -43,5 +43,5 @@ class Precision:
         return torch.autocast(self.device.type, torch.float16 if self.device.type == "cuda" else torch.bfloat16)
 
     def grad_scaler(self) -> torch.amp.GradScaler | None:
-        """Loss scaling, for amp on a GPU alone."""
+        """The loss scaler for amp on a GPU; None otherwise."""
         return torch.amp.GradScaler("cuda") if self.name == "amp" and self.device.type == "cuda" else None

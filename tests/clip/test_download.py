@@ -80,7 +80,7 @@ def test_load_by_name_and_as_plug_ins_do(server: FileServer, tmp_path: Path) -> 
 
 
 def test_dropped_connections_are_resumed(server: FileServer, tmp_path: Path) -> None:
-    """More drops than retries: they are counted anew whenever bytes were received."""
+    """More drops than retries: the count restarts whenever bytes were received."""
     server.drop_after = [50_000, 10_000, 0, 30_000, 1]
     assert_whole(find(tmp_path), tmp_path)
     offsets = [None, 50_000, 60_000, 60_000, 90_000, 90_001]

@@ -28,7 +28,7 @@ def random_clip(seed: int, layers: int, text_heads: int, vision_heads: int, embe
         transformer_heads=text_heads,
         transformer_layers=layers,
     )
-    for parameter in model.parameters():  # biases and LayerNorms away from their plain start
+    for parameter in model.parameters():  # biases and LayerNorms away from their initial values
         parameter.data += 0.05 * torch.randn_like(parameter)
     return model.requires_grad_(False)
 
@@ -118,8 +118,8 @@ def test_layout_without_a_shared_prefix_and_with_one_prompt():
         assert_close(found, encode_text(tower, *padded, []))
 
 
-def test_openai_calling_convention_returns_every_row():
-    """`transformer(x)` with rows first, and the list form of prompt-learning code, equal the definition."""
+def test_openai_calling_convention_returns_every_token():
+    """`transformer(x)` with tokens first, and the list form of prompt-learning code, equal the definition."""
     model = random_clip(1, 3, 1, 1, 16, 2)
     tower = model.text_encoder()
     ids = torch.randint(1, 60, (4, CONTEXT))
@@ -135,7 +135,7 @@ def test_openai_calling_convention_returns_every_row():
 
 
 def test_buckets_trade_padding_against_their_number():
-    assert choose_lengths([2, 2, 3]) == [3, 3, 3]  # two rows of padding cost less than a second bucket
+    assert choose_lengths([2, 2, 3]) == [3, 3, 3]  # two tokens of padding cost less than a second bucket
     many = [2] * 200 + [9] * 200
-    assert choose_lengths(many) == many  # 1,400 rows of padding cost more
+    assert choose_lengths(many) == many  # 1,400 tokens of padding cost more
     assert BUCKET_COST > 2

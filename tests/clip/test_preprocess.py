@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 
 import clip
-import dassl  # noqa: F401 (makes torchvision importable beside a torch of another build)
+import dassl  # noqa: F401 (makes torchvision importable with a torch of another build)
 
 IMAGE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (61, 97, 3), dtype=np.uint8))
 
