@@ -390,7 +390,7 @@ def test_relative_folders_of_a_sweep_start_at_the_callers(shell, tmp_path: Path)
     assert option(calls[0], "--root") == f"{tmp_path}/pictures"
 
 
-def test_sweep_goes_on_after_a_failure_and_names_it(shell) -> None:
+def test_sweep_continues_after_a_failure_and_names_it(shell) -> None:
     done, calls = shell("sweep.sh", "vpt", "base2new_train", "dtd", "1 2", FAIL="1")
     assert done.returncode == 1
     assert len(calls) == 2

@@ -1,4 +1,4 @@
-"""train.py: its flags, what wins over what, and the one message that a mistake is answered with."""
+"""train.py: its flags, the precedence of settings, and the single message printed for a mistake."""
 
 import json
 import subprocess

@@ -35,7 +35,7 @@ class TrainerBase:
     changed since it was registered; everything else belongs to the pretrained model, which is loaded anyway.
     """
 
-    #: State-dict entries that are computed from the data at hand, such as embeddings of the class names, by the last
+    #: State-dict entries that are computed from the current data, such as embeddings of the class names, by the last
     #: part of their names: ``load_model`` ignores them in a file and leaves the model's own unchanged.
     not_loaded: tuple[str, ...] = ()
     start_epoch: int

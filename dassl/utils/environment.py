@@ -1,4 +1,4 @@
-"""What a run depends on beside its configuration: versions, devices, random seeds."""
+"""What a run depends on besides its configuration: versions, devices, random seeds."""
 
 import platform
 import random

@@ -44,7 +44,7 @@ def tolist_if_not(x: Any) -> list[Any]:
 
 
 def first_few(items: Iterable[object], count: int = 5) -> str:
-    """Return the first items as text: ``3, 7, 9, … (12 in all)``."""
+    """Return the first items as text: ``3, 7, 9, … (12 in total)``."""
     listed = list(items)
     text = ", ".join(str(item) for item in listed[:count])
-    return text if len(listed) <= count else f"{text}, … ({len(listed)} in all)"
+    return text if len(listed) <= count else f"{text}, … ({len(listed)} in total)"

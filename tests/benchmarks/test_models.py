@@ -20,7 +20,7 @@ TINY = ["--backbone", "ViT-Micro/8", "--device", "cpu", "--classes", "3", "--bat
 
 
 def both_sides(classes: int) -> tuple[cocoop.ObservedCLIP, cocoop.DefinitionalCoCoOp]:
-    """CoCoOp over a small random CLIP whose biases and LayerNorms are away from their plain start."""
+    """CoCoOp over a small random CLIP whose biases and LayerNorms are away from their initial values."""
     torch.manual_seed(1)
     clip_model = random_clip("ViT-Micro/8")
     for parameter in clip_model.parameters():
@@ -35,19 +35,19 @@ def assert_equal(found: list[torch.Tensor], expected: list[torch.Tensor]) -> Non
         torch.testing.assert_close(ours, theirs, rtol=0, atol=EQUAL * theirs.abs().max().item())
 
 
-@pytest.mark.parametrize("rows", [None, 40])
-def test_cocoop_equals_the_loop_over_images(monkeypatch, rows):
-    """Logits and gradients, at once and in pieces of 40 rows that are computed again in the backward pass."""
+@pytest.mark.parametrize("tokens", [None, 40])
+def test_cocoop_equals_the_loop_over_images(monkeypatch, tokens):
+    """Logits and gradients, at once and in pieces of 40 tokens that are recomputed in the backward pass."""
     ours, theirs = both_sides(classes=12)
-    if rows:
-        monkeypatch.setattr(trainers.conditional, "tokens_that_fit", lambda *args, **kwargs: rows)
+    if tokens:
+        monkeypatch.setattr(trainers.conditional, "tokens_that_fit", lambda *args, **kwargs: tokens)
     image, label = torch.randn(3, 3, 48, 48), torch.tensor([0, 5, 11])
     gradients = []
     for model in (ours, theirs):
         cross_entropy(model(image), label).backward()
         gradients.append([p.grad for p in ours.parameters() if p.requires_grad])
         ours.zero_grad()
-    assert ours.last_cut["recomputed"] == bool(rows)
+    assert ours.last_cut["recomputed"] == bool(tokens)
     assert_equal(*gradients)
     with torch.no_grad():
         assert_equal([ours(image)], [theirs(image)])
@@ -97,7 +97,7 @@ def test_step_writes_what_it_promises(tmp_path, capsys):
 
 
 def test_cocoop_writes_what_it_promises(tmp_path, monkeypatch, capsys):
-    """Where a single row fits, every image and class is a piece of its own."""
+    """If only a single token fits, each piece is one image and one class."""
     monkeypatch.setattr(trainers.conditional, "tokens_that_fit", lambda *args, **kwargs: 1)
     result = result_of(cocoop.main, tmp_path / "cocoop.json")
     pieces = {"training_step_batch1": 3, "training_step_batch2": 2 * 3, "evaluation_1x3": 3 * 3}

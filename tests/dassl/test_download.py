@@ -168,7 +168,7 @@ def test_the_part_of_another_file_is_discarded_and_downloaded_again(either, tmp_
 
 
 def test_a_server_that_drops_all_connections_is_given_up(server, tmp_path):
-    """Without ranges each request starts anew: receiving fewer bytes than before is no progress."""
+    """Without ranges each request starts from the beginning: receiving fewer bytes than before is no progress."""
     server.ranges = False
     server.drop_after = [3000, 2000] * 5
     with pytest.raises(DownloadError, match=r"the connection closed after 3,000 of 2,097,152 bytes"):

@@ -223,7 +223,7 @@ def test_a_split_that_names_missing_files_is_an_error_that_counts_them(tmp_path)
         build("DescribableTextures", tmp_path)
     message = str(error.value)
     assert "DescribableTextures: 4 of 7 images in the split do not exist, the first: " in message
-    assert "banded_0011.jpg" in message and "… (4 in all)" in message
+    assert "banded_0011.jpg" in message and "… (4 in total)" in message
     assert "python -m datasets prepare DescribableTextures" in message
 
 

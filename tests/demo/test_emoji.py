@@ -38,7 +38,7 @@ def build(**options: object) -> datasets.emoji.Emoji:
 
 
 def test_split_counts():
-    """40 classes × 8 and × 2 emoji in two scenes; of 473 others, 6 to 14 a class, also two scenes each."""
+    """40 classes × 8 and × 2 emoji in two scenes; of 473 others, 6 to 14 per class, also two scenes each."""
     split = read_split()
     assert {part: len(items) for part, items in split.items()} == {"train": 640, "val": 160, "test": 946}
     for part, shots in (("train", 16), ("val", 4)):

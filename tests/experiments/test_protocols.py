@@ -87,7 +87,7 @@ def test_the_loaded_epoch_is_the_one_asked_for_else_the_training_s_last_else_the
     assert protocols.base2new_train(replace(request, epoch=2)).epoch() is None
 
 
-def test_downloaded_weights_are_always_tested_anew(request_of, tmp_path: Path) -> None:
+def test_downloaded_weights_are_always_tested_again(request_of, tmp_path: Path) -> None:
     jobs = protocols.reproduce(request_of(), "/weights/seed1")
     assert [job.run.stage for job in jobs] == ["test_base", "test_new"]
     for job in [*jobs, *protocols.reproduce_xd(request_of(), "/weights/seed1")]:
