@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Creates .venv, trains and tests the methods on the embedded demonstration (emoji pictures and ViT-Micro/8, a tiny CLIP)
-# with the same scripts that run ImageNet with ViT-B/16, and prints the table of base / new / harmonic mean.
+# with the same scripts that run ImageNet with ViT-B/16, and prints a table of base / new / harmonic mean.
 # Usage: bash scripts/quickstart.sh [SEED ...]     (default: seed 1)
 set -euo pipefail
 if [[ -n ${OUTPUT:-} && $OUTPUT != /* ]]; then OUTPUT=$PWD/$OUTPUT; fi  # the caller's folder
@@ -11,7 +11,7 @@ if (($# == 0)); then set -- 1; fi
 
 bash scripts/setup.sh
 export PYTHON=$PWD/.venv/bin/python OUTPUT=${OUTPUT:-output}
-export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}  # more threads gain a tiny model little, and cost much on a busy machine
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}  # more threads gain a tiny model little and slow a busy machine
 for seed in "$@"; do
     for method in "${METHODS[@]}"; do
         echo "== $method, seed $seed"
