@@ -16,7 +16,7 @@ from tests.datasets.layouts import build, pictures, relative
 
 @pytest.fixture(scope="module", autouse=True)
 def _plugin():
-    """The plug-in's file, imported as if it lay in ``datasets/``."""
+    """The plug-in's file, imported as if it were in ``datasets/``."""
     path = Path(__file__).parent / "plugins" / "flowers17.py"
     spec = importlib.util.spec_from_file_location("datasets.flowers17", path)
     module = importlib.util.module_from_spec(spec)

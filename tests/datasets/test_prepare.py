@@ -28,7 +28,7 @@ SIZES = (6, 3, 3)
 
 
 def dtd_split() -> bytes:
-    """Two images a class for training, one for validation and for testing."""
+    """Two images per class for training, one for validation and for testing."""
     names = ["banded", "blotchy", "braided"]
     numbers = {"train": (1, 2), "val": (3,), "test": (4,)}
     entries = {

@@ -74,7 +74,7 @@ def test_shuffled_datasets(tmp_path, name, make, folder, classnames):
     dataset = build(name, tmp_path)
     assert dataset.classnames == classnames
     parts = [dataset.train_x, dataset.val, dataset.test]
-    for items, count in zip(parts, (5, 2, 3), strict=True):  # of ten images a class: 50 %, 20 %, the rest
+    for items, count in zip(parts, (5, 2, 3), strict=True):  # of ten images per class: 50 %, 20 %, the rest
         assert Counter(item.label for item in items) == dict.fromkeys(range(len(classnames)), count)
     paths = [path for items in parts for path, _, _ in relative(items, tmp_path / folder)]
     assert len(set(paths)) == 10 * len(classnames)
@@ -301,7 +301,7 @@ def test_cars_in_one_folder_with_one_list(tmp_path):
     assert len(dataset.test) == 16
     expected = [(row["relative_im_path"], row["class"] - 1, CAR_NAMES[row["class"] - 1]) for row in rows[14:]]
     assert relative(dataset.test, folder) == expected
-    assert not dataset.on_published_split  # it is numbered anew: check says so
+    assert not dataset.on_published_split  # it is renumbered: check says so
 
 
 @pytest.mark.parametrize(("lists", "images"), [("Partitions", "SUN397/SUN397"), ("SUN397", "SUN397"), ("", ".")])
@@ -313,7 +313,7 @@ def test_sun397_as_mirrors_have_it(tmp_path, lists, images):
 
 
 def test_files_that_a_mirror_moved_are_found_by_name(tmp_path, capsys):
-    """SUN397 flattened to one folder a class."""
+    """SUN397 flattened to one folder per class."""
     miniatures.sun397(tmp_path)
     folder = tmp_path / "sun397" / "SUN397"
     for scene in miniatures.SCENES:

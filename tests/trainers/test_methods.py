@@ -24,7 +24,7 @@ SMALL = {  # of the published settings, what a tower of two layers needs changed
 
 
 def vit_b16() -> CLIP:
-    """The real shapes without memory: all but the token embedding lie on the meta device."""
+    """The real shapes without memory: all but the token embedding are on the meta device."""
     with torch.device("meta"):
         model = CLIP(512, 224, 12, 768, 16, 77, 49408, 512, 8, 12)
     model.token_embedding = nn.Embedding.from_pretrained(torch.zeros(49408, 512))

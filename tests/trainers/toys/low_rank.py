@@ -1,4 +1,4 @@
-"""A toy in the style of low-rank adaptation: learned matrices beside the frozen ones, in every block of both towers."""
+"""A toy in the style of low-rank adaptation: learned matrices next to the frozen ones, in all blocks of both towers."""
 
 import torch
 from torch import nn
