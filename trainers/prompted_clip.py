@@ -55,8 +55,11 @@ class FrozenTowersCLIP(nn.Module):
     def text_tensors(self) -> list[Tensor]:
         """The parameters and buffers that the text features may depend on."""
         free = {"image_encoder", "logit_scale", *self.not_in_text}
-        tensors = [*self.named_parameters(remove_duplicate=False), *self.named_buffers(remove_duplicate=False)]
-        return [t for name, t in tensors if name.partition(".")[0] not in free]
+        tensors = [t for name, t in (self._parameters | self._buffers).items() if name not in free and t is not None]
+        for name, child in self._modules.items():  # not named_parameters: this runs in every step
+            if name not in free and child is not None:
+                tensors += [*child.parameters(), *child.buffers()]
+        return tensors
 
     def text_features(self) -> Tensor:
         """(K, E), normalised; computed once per state of what they depend on."""
