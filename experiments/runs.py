@@ -187,8 +187,11 @@ def _differences(config_file: Path, wanted: Mapping[str, Any]) -> Iterator[str]:
         found = read_settings(config_file)
     except (OSError, ValueError):
         return
+    irrelevant = set(IRRELEVANT)
+    if found.get("TRAIN.RANDOMNESS") == "published":
+        irrelevant.remove("DATALOADER.NUM_WORKERS")  # the worker processes draw the crops
     for key, value in wanted.items():
-        if key not in IRRELEVANT and _comparable(found.get(key)) != _comparable(value):
+        if key not in irrelevant and _comparable(found.get(key)) != _comparable(value):
             yield f"{key}: the run has {found.get(key)}, now {value} is asked for"
 
 

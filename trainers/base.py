@@ -14,14 +14,16 @@ from torch.nn import functional as F
 from yacs.config import CfgNode
 
 import clip
+from clip.draws import draw_as_built
 from clip.model import CLIP, from_state_dict
 from clip.search import load_state_dict
+from dassl.config import setting
 from dassl.data.data_manager import build_data_loader
 from dassl.data.transforms import build_transform
 from dassl.engine import TrainerX
 from dassl.metrics import compute_accuracy
 from dassl.optim import build_lr_scheduler, build_optimizer
-from dassl.utils import load_checkpoint
+from dassl.utils import first_few, load_checkpoint
 from dassl.utils.progress import progress
 
 from .checkpoint import load_learned, own_tensors
@@ -75,8 +77,12 @@ class ClipTrainer(TrainerX):
         self.precision = Precision(options.PREC, self.device)
         clip_model = load_clip(cfg)
         self.precision.cast(clip_model)  # before the method adds what is learned, which stays fp32
+        before = torch.get_rng_state()
         self.model = self.build(options, self.dm.dataset, clip_model)
         learned = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+        if setting(cfg, "TRAIN.RANDOMNESS") == "published":
+            torch.set_rng_state(before)
+            self._draw_as_published(clip_model, learned)
         self._check_masters(learned)
         self.model.to(self.device)
         root = self.checkpoint_root()
@@ -89,6 +95,16 @@ class ClipTrainer(TrainerX):
             if cfg.MODEL.INIT_WEIGHTS:
                 self._load(root, load_checkpoint(cfg.MODEL.INIT_WEIGHTS)["state_dict"], cfg.MODEL.INIT_WEIGHTS)
             self.register_model(self.registered_name, root, self.optim, self.sched)
+
+    def _draw_as_published(self, clip_model: CLIP, learned: Mapping[str, nn.Parameter]) -> None:
+        """Draw the initial values of what is learned as the published code does, after the numbers of its CLIP."""
+        drawn = {id(parameter) for parameter in (*draw_as_built(clip_model), *self.model.draw_as_published())}
+        other = [name for name, parameter in learned.items() if id(parameter) not in drawn]
+        if other:
+            raise ValueError(
+                f"TRAIN.RANDOMNESS published: what the published code of {type(self).__name__} draws for "
+                f"{first_few(other)} is not known here. Use TRAIN.RANDOMNESS portable"
+            )
 
     @staticmethod
     def _check_masters(learned: Mapping[str, nn.Parameter]) -> None:

@@ -30,6 +30,12 @@ class ConditionalPromptLearner(ConditionalContext):
         layers = [("linear1", nn.Linear(E, E // 16)), ("relu", nn.ReLU()), ("linear2", nn.Linear(E // 16, Dt))]
         self.meta_net = nn.Sequential(OrderedDict(layers))
 
+    def draw_as_published(self) -> list[nn.Parameter]:
+        drawn = super().draw_as_published()
+        for layer in (self.meta_net.linear1, self.meta_net.linear2):
+            layer.reset_parameters()
+        return [*drawn, *self.meta_net.parameters()]
+
     def embeddings_for(self, image_features: Tensor) -> Tensor:
         """(B, U + M, Dt): the tokens' embeddings, then each image's context."""
         ctx = self.ctx + self.meta_net(image_features)[:, None]  # (B, M, Dt)

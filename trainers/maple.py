@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from yacs.config import CfgNode
 
+from clip.draws import draw_tokens
 from clip.model import CLIP, require_vit
 from clip.transformer import PROMPT_STD, check_prompt_depth
 from dassl.engine import TRAINER_REGISTRY
@@ -41,6 +42,17 @@ class MultiModalPromptLearner(ContextLearner):
         self.compound_prompt_projections = nn.ModuleList(nn.Linear(Dt, Dv) for _ in range(depth - 1))
         for projection in self.compound_prompt_projections:
             projection.load_state_dict(first.state_dict())
+
+    def draw_as_published(self) -> list[nn.Parameter]:
+        drawn = super().draw_as_published()
+        self.proj.reset_parameters()
+        for tokens in self.compound_prompts_text:
+            draw_tokens(tokens)
+        first = nn.Linear(self.proj.in_features, self.proj.out_features)
+        for projection in self.compound_prompt_projections:
+            projection.load_state_dict(first.state_dict())
+        maps = [*self.proj.parameters(), *self.compound_prompt_projections.parameters()]
+        return [*drawn, *maps, *self.compound_prompts_text]
 
     def text_prompts(self) -> tuple[Tensor, Sequence[Tensor]]:
         return self.embeddings(), list(self.compound_prompts_text)

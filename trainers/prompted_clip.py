@@ -91,6 +91,11 @@ class FrozenTowersCLIP(nn.Module):
         """Logits (B, K) in fp32 of images (B, 3, H, W)."""
         return self.logits(self.image_features(image), self.text_features())
 
+    def draw_as_published(self) -> list[nn.Parameter]:
+        """Draw what is learned outside the towers anew, in the order of the published code; returns what it drew."""
+        learners = [child for child in self.children() if isinstance(child, ContextLearner)]
+        return [parameter for learner in learners for parameter in learner.draw_as_published()]
+
     def pretrained_tensors(self) -> list[Tensor]:
         """CLIP's own parameters and buffers, which are frozen."""
         return [t for name, t in self.state_dict(keep_vars=True).items() if name in self._pretrained]

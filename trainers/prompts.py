@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import clip
+from clip.draws import draw_tokens
 from clip.layout import DeepPrompts
 from clip.model import CLIP
 from clip.packing import PackedPrompts, index_tokens
@@ -128,6 +129,17 @@ class ContextLearner(nn.Module):
             shape = (len(names), n_ctx) if csc else (n_ctx,)
             ctx = torch.randn(*shape, embedding.embedding_dim) * PROMPT_STD
         self.ctx = nn.Parameter(ctx)
+        self._from_words = bool(ctx_init)
+
+    def draw_as_published(self) -> list[nn.Parameter]:
+        """Draw the initial values anew, in the order of the published code.
+
+        Returns:
+            The parameters that have their published initial values now.
+        """
+        if not self._from_words:
+            draw_tokens(self.ctx, self.token_embeddings.dtype)
+        return [self.ctx]
 
     def embeddings(self) -> Tensor:
         """(U + C, Dt): the tokens' embeddings, then the learned context."""

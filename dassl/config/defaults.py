@@ -52,6 +52,9 @@ def default_tree() -> CN:
     cfg.TRAIN.PRINT_FREQ = 10
     # With labelled and unlabelled data, the loader that determines an epoch's length: train_x, train_u, smaller_one
     cfg.TRAIN.COUNT_ITER = "train_x"
+    # Random numbers: portable (batches do not depend on NUM_WORKERS), published (as the published code draws them at
+    # the same SEED, NUM_WORKERS and version of torch)
+    cfg.TRAIN.RANDOMNESS = "portable"
     cfg.TEST = _test()
     cfg.TRAINER = _trainers()
     return cfg

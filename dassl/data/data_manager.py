@@ -56,14 +56,16 @@ def build_data_loader(
     wrapper = dataset_wrapper or DatasetWrapper
     dataset = wrapper(cfg, data_source, transform=tfm, is_train=is_train)
     num_workers = cfg.DATALOADER.NUM_WORKERS
+    published = setting(cfg, "TRAIN.RANDOMNESS") == "published"
     return Loader(
-        LoadedItems(dataset, is_train, skip_bad=on_bad_image == "skip"),
+        LoadedItems(dataset, is_train, skip_bad=on_bad_image == "skip", seeded=not published),
+        published=published,
         batch_size=batch_size,
         sampler=build_sampler(
             sampler_type, cfg=cfg, data_source=data_source, batch_size=batch_size, n_domain=n_domain, n_ins=n_ins
         ),
         num_workers=num_workers,
-        persistent_workers=is_train and num_workers > 0,
+        persistent_workers=is_train and num_workers > 0 and not published,
         drop_last=is_train and len(data_source) >= batch_size,
         pin_memory=torch.cuda.is_available() and cfg.USE_CUDA,
     )

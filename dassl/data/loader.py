@@ -38,21 +38,23 @@ def item_rng(epoch_seed: int, index: int) -> Iterator[None]:
 
 
 class LoadedItems(Dataset):
-    """Wraps a dataset for the loader: one seed per item, and optionally no unreadable images.
+    """Wraps a dataset for the loader: optionally one seed per item, and no unreadable images.
 
     With ``skip_bad``, a training item that cannot be read is replaced by the next readable one, so that batches keep
     their size, and an evaluation item is left out. Attributes of the wrapped dataset are available on the wrapper.
 
     Args:
         dataset: the dataset to wrap.
-        is_train: whether this is training data; its randomness is then seeded by (epoch, index).
+        is_train: whether this is training data.
         skip_bad: skip images that cannot be read instead of raising BadImageError.
+        seeded: whether the randomness of training data is seeded by (epoch, index).
     """
 
-    def __init__(self, dataset: Any, is_train: bool, skip_bad: bool) -> None:
+    def __init__(self, dataset: Any, is_train: bool, skip_bad: bool, seeded: bool = True) -> None:
         self.dataset = dataset
         self.is_train = is_train
         self.skip_bad = skip_bad
+        self.seeded = seeded and is_train
         # In shared memory, because workers persist between epochs: the seed of the epoch, and which images are bad.
         self.epoch_seed = torch.zeros((), dtype=torch.int64).share_memory_()
         self.bad = torch.zeros(len(dataset) if skip_bad else 0, dtype=torch.uint8).share_memory_()
@@ -66,7 +68,7 @@ class LoadedItems(Dataset):
         return getattr(self.dataset, name)
 
     def __getitem__(self, index: int) -> Any:
-        if not self.is_train:
+        if not self.seeded:
             return self._read(index)
         with item_rng(int(self.epoch_seed), index):
             return self._read(index)
@@ -92,18 +94,23 @@ class Loader(DataLoader):
     Training: each ``iter()`` draws one number from the global generator. The order and the randomness of every item
     derive from it, so batches are the same for any number of workers, and restoring the state of the global generator
     at the start of an epoch repeats the epoch. Evaluation draws nothing.
+
+    Args:
+        published: draw as torch's own loader does instead, of which published code has one: an order, and a seed for
+            each worker process, per ``iter()``, also of an evaluation; items draw where they are read.
     """
 
-    def __init__(self, items: LoadedItems, **kwargs: Any) -> None:
-        super().__init__(items, collate_fn=_collate, generator=torch.Generator(), **kwargs)
+    def __init__(self, items: LoadedItems, published: bool = False, **kwargs: Any) -> None:
+        generator = None if published else torch.Generator()
+        super().__init__(items, collate_fn=_collate, generator=generator, **kwargs)
         self.items = items
         # Not the loader's own generator, which seeds the workers: persistent workers are not seeded again every epoch.
         self._order = torch.Generator()
-        if hasattr(self.sampler, "generator"):
+        if not published and hasattr(self.sampler, "generator"):
             self.sampler.generator = self._order
 
     def __iter__(self) -> Any:
-        if self.items.is_train:
+        if self.items.seeded:
             seed = int(torch.empty((), dtype=torch.int64).random_())
             self.items.epoch_seed.fill_(seed)
             self._order.manual_seed(seed)
