@@ -16,6 +16,8 @@ from .resnet import ModifiedResNet
 from .transformer import PROMPT_STD, Transformer, VisionTransformer
 
 _CHUNK = 1 << 18
+_BLOCK_WEIGHTS = ("attn.in_proj_weight", "attn.out_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")
+_BLOCK_BIASES = ("attn.out_proj.bias", "mlp.c_fc.bias", "mlp.c_proj.bias")  # drawn with their layers
 
 
 def draw_as_built(model: CLIP) -> list[nn.Parameter]:
@@ -66,7 +68,7 @@ def _uniform(module: nn.Module) -> int:
 
 def _blocks(tower: Transformer) -> Iterator[int | nn.Parameter]:
     for block in tower.resblocks:
-        yield _uniform(block.attn.out_proj) + block.attn.in_proj_weight.numel() + _uniform(block.mlp)
+        yield sum(block.get_parameter(name).numel() for name in (*_BLOCK_WEIGHTS, *_BLOCK_BIASES))
         if hasattr(block, "VPT_shallow"):
             yield block.get_parameter("VPT_shallow")
 
@@ -91,6 +93,5 @@ def _text(model: CLIP) -> Iterator[int | nn.Parameter]:
         pool = model.visual.attnpool
         yield sum(_gaussian(layer.weight) for layer in (pool.q_proj, pool.k_proj, pool.v_proj, pool.c_proj))
     for block in model.transformer.resblocks:
-        weights = (block.attn.in_proj_weight, block.attn.out_proj.weight, block.mlp.c_fc.weight, block.mlp.c_proj.weight)
-        yield sum(_gaussian(weight) for weight in weights)
+        yield sum(_gaussian(block.get_parameter(name)) for name in _BLOCK_WEIGHTS)
     yield _gaussian(model.text_projection)

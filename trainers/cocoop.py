@@ -32,8 +32,9 @@ class ConditionalPromptLearner(ConditionalContext):
 
     def draw_as_published(self) -> list[nn.Parameter]:
         drawn = super().draw_as_published()
-        for layer in (self.meta_net.linear1, self.meta_net.linear2):
-            layer.reset_parameters()
+        for layer in self.meta_net:
+            if isinstance(layer, nn.Linear):
+                layer.reset_parameters()
         return [*drawn, *self.meta_net.parameters()]
 
     def embeddings_for(self, image_features: Tensor) -> Tensor:

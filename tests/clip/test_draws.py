@@ -7,7 +7,8 @@ from torch import nn
 from clip.draws import draw_as_built
 from clip.model import CLIP, add_vision_prompts
 
-VIT = (48, 32, 3, 64, 8, 77, 999, 64, 2, 2)  # 999 x 64 and 17 x 64 elements are whole vectors of 16
+VIT = (48, 32, 3, 64, 8, 77, 999, 64, 2, 2)
+ODD = (40, 24, 1, 64, 8, 7, 33, 64, 2, 1)
 RESNET = (48, 64, (1, 2, 1, 1), 8, None, 77, 500, 64, 2, 2)
 
 
@@ -25,7 +26,7 @@ def build(arguments):
     return model
 
 
-@pytest.mark.parametrize("arguments", [VIT, RESNET, (40, 24, 1, 64, 8, 7, 33, 64, 2, 1)], ids=["ViT", "RN", "odd sizes"])
+@pytest.mark.parametrize("arguments", [VIT, RESNET, ODD], ids=["ViT", "ResNet", "odd sizes"])
 def test_as_many_numbers_are_drawn_as_building_the_model_draws(arguments):
     torch.manual_seed(5)
     model = build(arguments)
@@ -43,7 +44,8 @@ def test_prompt_tokens_are_drawn_where_their_modules_are_built():
     model.transformer.add_prompts(3, 2)
     torch.manual_seed(5)
     drawn = draw_as_built(model)
-    own = [model.visual.VPT, model.visual.transformer.resblocks[1].VPT_shallow, model.transformer.resblocks[1].VPT_shallow]
+    blocks = (model.visual.transformer.resblocks[1], model.transformer.resblocks[1])
+    own = [model.visual.VPT, *(block.VPT_shallow for block in blocks)]
     assert [id(tokens) for tokens in drawn] == [id(tokens) for tokens in own]
     torch.manual_seed(5)
     nn.Conv2d(3, 64, 8, 8, bias=False)

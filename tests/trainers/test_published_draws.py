@@ -8,8 +8,8 @@ from safetensors import safe_open
 
 from dassl.engine import build_trainer
 from dassl.utils import set_random_seed
-from tests.paths import GOLDEN, ROOT, needs_golden
 from datasets.caltech101 import Caltech101
+from tests.paths import GOLDEN, ROOT, needs_golden
 from train import parse_args, setup_cfg
 
 RECORDED = sorted(path.stem for path in (GOLDEN / "seed").glob("*.safetensors"))
@@ -74,7 +74,8 @@ def test_a_run_draws_what_the_published_code_drew(name, tmp_path):
     root = str(GOLDEN / "seed/data")
     for i, (batch, step) in enumerate(zip(batches, meta["steps"], strict=True)):
         assert [path.removeprefix(f"{root}/") for path in batch["impath"]] == step["paths"]
-        assert torch.equal(batch["img"], golden[f"step{i}.image"]) and torch.equal(batch["label"], golden[f"step{i}.label"])
+        assert torch.equal(batch["img"], golden[f"step{i}.image"])
+        assert torch.equal(batch["label"], golden[f"step{i}.label"])
     assert losses == pytest.approx(golden["losses"].tolist(), rel=1e-6, abs=1e-7)
     for key, value in learned(trainer).items():
         expected = golden[f"final.{key}"]
