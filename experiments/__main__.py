@@ -1,23 +1,179 @@
-"""Commands on the runs of experiments: ``python -m experiments COMMAND``."""
+"""Experiments: run a plan, see how far it is, hold a run against a published log."""
 
 import argparse
+import contextlib
+import fnmatch
+import os
+import shlex
+import signal
 import sys
+from collections import Counter
+from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
+
+from tabulate import tabulate
+from tqdm import tqdm
 
 from dassl.utils import write_json
-from experiments import logs
+from experiments import logs, plans
+from experiments.launch import Local, Outcome, drive
+from experiments.protocols import Job
+from experiments.runs import ROOT
+from experiments.states import LOG, JobState, state_of
+
+EXAMPLES = """\
+examples:
+  python -m experiments run demo                        the demonstration: minutes
+  python -m experiments run maple_base2new --data /data the table of MaPLe's paper
+  python -m experiments run maple_base2new --dry-run    its jobs, commands, and what is finished
+  python -m experiments status maple_base2new           per job: finished, running, failed, waiting, not started
+  python -m experiments compare-log LOG RUN             a run beside a published training log
+
+A plan is a YAML file: by its path, or by its name in configs/experiments/. Repeat a command to continue where it was
+interrupted: what is finished is not run again."""
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser("python -m experiments", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
-    command = commands.add_parser(
-        "compare-log", help="a run beside a published training log: the losses and accuracies of both, and what differs"
+    layout = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(
+        "python -m experiments", description=__doc__, epilog=EXAMPLES, formatter_class=layout
     )
+    commands = parser.add_subparsers(dest="command", required=True)
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument("plan", help="YAML file, or its name in configs/experiments/")
+    shared.add_argument("--data", default="./data", help="folder of the datasets (./data)")
+    shared.add_argument("--output", default="output", help="folder of all runs (output)")
+    shared.add_argument("--only", action="append", metavar="TEXT", help="only jobs with TEXT (or a*b) in their folder")
+    shared.add_argument("--json", type=Path, metavar="FILE", help="also write the state of every job to FILE")
+
+    command = commands.add_parser("run", parents=[shared], help="run what is not finished")
+    command.add_argument("--dry-run", action="store_true", help="print the jobs, their commands, and what is finished")
+    command.add_argument("--retry-failed", action="store_true", help="also run the jobs that failed before")
+    command.add_argument("--jobs", type=int, metavar="N", help="jobs at a time (one for each GPU, else by the cores)")
+    command = commands.add_parser("status", parents=[shared], help="how far each job is")
+    command = commands.add_parser("compare-log", help="a run beside a published training log, and what differs")
     command.add_argument("log", type=Path, help="the published log")
     command.add_argument("run", type=Path, help="folder of the run, or its log")
     command.add_argument("--json", type=Path, metavar="FILE", help="also write every compared value to FILE")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.command == "run" and args.jobs is not None and args.jobs < 1:
+        parser.error(f"--jobs {args.jobs}: expected at least 1")
+    return args
+
+
+# ---- plans -----------------------------------------------------------------------------------------------------
+
+
+def _jobs(args: argparse.Namespace) -> list[Job]:
+    """The jobs of the plan that are asked for; a test's training stays where it is."""
+    jobs = plans.jobs(plans.read_plan(args.plan), args.data, args.output)
+    patterns = [f"*{text}*" for text in args.only or ["*"]]
+    chosen = [job for job in jobs if any(fnmatch.fnmatch(job.folder, pattern) for pattern in patterns)]
+    if not chosen:
+        raise ValueError(f"no job of {args.plan} has {' or '.join(args.only)} in its folder, such as {jobs[0].folder}")
+    return chosen
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the plan; the status is 1 if a job failed."""
+    jobs = _jobs(args)
+    if args.dry_run:
+        return _dry_run(jobs)
+    launcher = Local(args.jobs)
+    where = f"GPUs {', '.join(launcher.gpus)}" if launcher.gpus else f"{launcher.cores} cores"
+    print(f"{args.plan}: {len(jobs)} jobs, {launcher.at_once} at a time on {where}")
+    with Progress(len(jobs)) as progress:
+        outcome = drive(jobs, launcher, args.retry_failed, progress.tell)
+    _summarize(outcome, jobs)
+    _write(args.json, jobs)
+    return int(bool(outcome.failed))
+
+
+def _dry_run(jobs: Sequence[Job]) -> int:
+    for job in jobs:
+        state = state_of(job)
+        print(f"{state.name:12s} {job.folder}")
+        if state.name != "finished":
+            print(f"    {shlex.join(job.command(os.path.basename(sys.executable)))}")
+    return 0
+
+
+def _summarize(outcome: Outcome, jobs: Sequence[Job]) -> None:
+    print(f"{len(outcome.finished)} of {len(jobs)} jobs are finished")
+    by_folder = {job.folder: job for job in jobs}
+    for folder, reason in outcome.failed.items():
+        print(f"failed: {folder}\n    {reason}\n    log: {folder}/{LOG}")
+        print(f"    command: {shlex.join(by_folder[folder].command('python'))}")
+    for folder in outcome.blocked:
+        print(f"not started, since its training failed: {folder}")
+    if outcome.failed:
+        print("Repeat the command with --retry-failed to run them again")
+
+
+class Progress:
+    """A bar on a terminal, else a line for every job that starts or ends."""
+
+    def __init__(self, total: int) -> None:
+        self._bar = tqdm(total=total, unit="job", disable=not sys.stderr.isatty(), dynamic_ncols=True)
+        self._total = total
+        self._count: Counter[str] = Counter()
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.close()
+
+    def tell(self, event: str, job: Job, state: JobState) -> None:
+        self._count[event] += 1
+        if event in ("finished", "failed", "blocked"):
+            self._bar.update()
+            done = sum(self._count[name] for name in ("finished", "failed", "blocked"))
+            accuracy = "" if state.accuracy is None else f" ({state.accuracy:.2f} %)"
+            line = f"[{done}/{self._total}] {event}: {job.folder}{accuracy}{': ' if state.reason else ''}{state.reason}"
+        elif event == "again":
+            line = f"out of memory, to be tried alone: {job.folder}"
+        else:
+            line = f"started: {job.folder}"
+        if self._bar.disable:
+            print(line, flush=True)
+        elif event in ("failed", "blocked", "again"):
+            self._bar.write(line)
+        self._bar.set_postfix(running=self._count["started"] - self._count["again"], failed=self._count["failed"])
+
+
+def status(args: argparse.Namespace) -> int:
+    """Print the state of every job."""
+    jobs = _jobs(args)
+    rows: list[list[str]] = []
+    count: Counter[str] = Counter()
+    for job in jobs:
+        state = state_of(job)
+        count[state.name] += 1
+        rows.append([state.name, job.folder.removeprefix(f"{args.output}/"), _details(state)])
+    print(tabulate(rows, ["state", "job", ""], disable_numparse=True))
+    print(", ".join(f"{number} {name}" for name, number in count.items()))
+    _write(args.json, jobs)
+    return 0
+
+
+def _details(state: JobState) -> str:
+    if state.name == "finished":
+        return "not tested" if state.accuracy is None else f"{state.accuracy:.2f} %"
+    if state.name == "running":
+        left = "" if state.seconds_left is None else f", {timedelta(seconds=round(state.seconds_left))} left"
+        return f"epoch {state.epoch or '?'}{left}, on {state.host}"
+    return state.reason
+
+
+def _write(path: Path | None, jobs: Sequence[Job]) -> None:
+    if path:
+        write_json([{"folder": job.folder, **vars(state_of(job))} for job in jobs], path)
+
+
+# ---- logs ------------------------------------------------------------------------------------------------------
 
 
 def compare_log(args: argparse.Namespace) -> int:
@@ -29,15 +185,28 @@ def compare_log(args: argparse.Namespace) -> int:
     return int(not found["values"] or any(of["first_difference"] for of in found["values"].values()))
 
 
+COMMANDS: dict[str, Any] = {"run": run, "status": status, "compare-log": compare_log}
+
+
+def _terminate(number: int, frame: object) -> None:
+    raise SystemExit(128 + number)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run; returns 2, with one message, for errors that the user can fix."""
     args = parse_args(argv)
+    with contextlib.suppress(ValueError):  # not the main thread
+        signal.signal(signal.SIGTERM, _terminate)
     try:
-        return compare_log(args)
+        return COMMANDS[args.command](args)
+    except KeyboardInterrupt:
+        print("Stopped. The same command continues where it was", file=sys.stderr)
+        return 130
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
 
 
 if __name__ == "__main__":
+    os.chdir(ROOT)
     sys.exit(main())

@@ -1,0 +1,184 @@
+"""Running jobs: order, failures, memory, interruptions; with a stand-in for train.py and real processes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from experiments.launch import Local, drive
+from experiments.methods import METHODS
+from experiments.protocols import Job, Request, few_shot
+from experiments.runs import run_status
+from experiments.states import state_of
+
+STAND_IN = Path(__file__).parent / "stand_in.py"
+
+
+@pytest.fixture(autouse=True)
+def _threads(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+
+
+@pytest.fixture
+def make(tmp_path, monkeypatch):
+    """Jobs by what their stand-in does: "" succeeds at once."""
+    actions = {}
+
+    def command(job, python):
+        return [sys.executable, str(STAND_IN), str(job.path), actions[job.folder]]
+
+    monkeypatch.setattr(Job, "command", command)
+
+    def jobs(*wanted):
+        found = []
+        for seed, action in enumerate(wanted):
+            job = few_shot(Request(METHODS["maple"], "emoji", seed=seed, output=str(tmp_path / "output")))
+            actions[job.folder] = action
+            found.append(job)
+        return found
+
+    return jobs
+
+
+def starts(job):
+    return [line.split() for line in (job.path.parents[1] / "starts.txt").read_text().splitlines()]
+
+
+def test_every_job_runs_once_and_none_twice(make):
+    jobs = make(*[""] * 6)
+    events = []
+    outcome = drive(jobs, Local(3, []), tell=lambda event, job, state: events.append((event, job.run.seed)))
+    assert sorted(outcome.finished) == sorted(job.folder for job in jobs) and not outcome.failed
+    assert len(starts(jobs[0])) == 6
+    assert {event for event, _ in events} == {"started", "finished"} and len(events) == 12
+    assert drive(jobs, Local(3, [])).finished == [job.folder for job in jobs]
+    assert len(starts(jobs[0])) == 6
+
+
+def test_a_failure_stops_nothing_else_and_is_retried_only_when_asked(make):
+    jobs = make("fail", "", "")
+    outcome = drive(jobs, Local(1, []))
+    assert outcome.failed == {jobs[0].folder: "error: no such dataset"} and len(outcome.finished) == 2
+    assert state_of(jobs[0]).name == "failed"
+    assert drive(jobs, Local(1, [])).failed.keys() == {jobs[0].folder} and len(starts(jobs[0])) == 3
+    drive(jobs, Local(1, []), retry_failed=True)
+    assert len(starts(jobs[0])) == 4
+
+
+def test_tests_wait_for_their_training_and_are_not_started_where_it_failed(make, monkeypatch):
+    good, bad, of_good, of_bad = make("wait", "fail", "", "")
+    monkeypatch.setattr(Job, "status", _status_without_settings)
+    jobs = [_needing(of_good, good), _needing(of_bad, bad), good, bad]
+    outcome = drive(jobs, Local(4, []))
+    assert outcome.finished == [good.folder, of_good.folder] and outcome.blocked == [of_bad.folder]
+    assert [seed for seed, _ in starts(good)][-1] == "seed2"
+
+
+def _needing(job, training):
+    return replace(job, needs=training)
+
+
+def _status_without_settings(job):
+    return run_status(job.path)
+
+
+def test_a_test_whose_training_is_not_there_says_so(make, monkeypatch):
+    training, test = make("", "")
+    monkeypatch.setattr(Job, "status", _status_without_settings)
+    outcome = drive([_needing(test, training)], Local(1, []))
+    assert "neither finished nor among these jobs" in outcome.failed[test.folder]
+
+
+def test_a_job_that_ran_out_of_memory_is_tried_once_more_alone_with_all_cores(make):
+    jobs = make("killed once", "wait", "killed")
+    local = Local(2, [])
+    local.cores = 8
+    outcome = drive(jobs, local)
+    assert sorted(outcome.finished) == sorted(job.folder for job in jobs[:2])
+    assert outcome.failed.keys() == {jobs[2].folder}
+    assert starts(jobs[0])[3:] == [["seed0", "8"], ["seed2", "8"]]  # after the others, in turn
+    assert {threads for _, threads in starts(jobs[0])[:3]} == {"4"}
+
+
+def test_gpus_are_shared_out(make, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    assert Local().gpus == ["3", "5"] and Local().at_once == 2
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert Local().gpus == [] and Local().at_once >= 1
+    seen = []
+    monkeypatch.setattr("experiments.launch.Process", lambda job, environment: seen.append(environment) or _Running())
+    local = Local(4, ["3", "5"])
+    for job in make(*[""] * 4):
+        local.start(job)
+    assert [environment["CUDA_VISIBLE_DEVICES"] for environment in seen] == ["3", "5", "3", "5"]
+    assert not local.has_room()
+
+
+class _Running:
+    def poll(self):
+        return None
+
+
+def test_leaving_early_stops_the_jobs_and_the_next_run_continues(make):
+    jobs = make("slow", "")
+    main = threading.get_ident()
+    timer = threading.Timer(1.5, lambda: signal.pthread_kill(main, signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        drive(jobs, Local(2, []))
+    record = json.loads((jobs[0].path / "job.json").read_text())
+    assert record["status"] == 1 and "stopped" in (jobs[0].path / "job.log").read_text()
+    with pytest.raises(ProcessLookupError):
+        os.kill(record["process"], 0)
+
+
+def test_jobs_end_when_their_driver_is_killed_and_a_new_one_waits_for_them(make, tmp_path):
+    [job] = make("slow")
+    program = f"""if True:
+        import sys
+        from experiments.launch import Local, drive
+        from experiments.methods import METHODS
+        from experiments.protocols import Job, Request, few_shot
+        Job.command = lambda job, python: [sys.executable, {str(STAND_IN)!r}, str(job.path), "slow"]
+        drive([few_shot(Request(METHODS["maple"], "emoji", seed=0, output={str(tmp_path / "output")!r}))], Local(1, []))
+    """
+    driver = subprocess.Popen([sys.executable, "-c", program])
+    deadline = time.monotonic() + 60
+    while not (job.path / "job.json").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(0.5)
+    process = json.loads((job.path / "job.json").read_text())["process"]
+    driver.kill()
+    driver.wait()
+    while time.monotonic() < deadline:
+        try:
+            os.kill(process, 0)
+        except ProcessLookupError:
+            break
+        time.sleep(0.05)
+    else:
+        pytest.fail("the job outlived its driver")
+    assert state_of(job).name == "interrupted"
+
+
+def test_a_running_job_of_another_process_is_seen(make):
+    [job] = make("")
+    job.path.mkdir(parents=True)
+    (job.path / "history.jsonl").write_text('{"epoch": 1, "seconds": 4.0}\n{"epoch": 2, "seconds": 6.0}\n')
+    (job.path / "config.yaml").write_text("OPTIM:\n  MAX_EPOCH: 5\n")
+    record = {"host": "another", "process": 1, "command": "", "status": None}
+    (job.path / "job.json").write_text(json.dumps(record))
+    state = state_of(job)
+    assert (state.name, state.epoch, state.seconds_left, state.host) == ("running", "2/5", 15.0, "another")
+    for path in job.path.iterdir():
+        os.utime(path, (0, 0))
+    assert state_of(job).name == "interrupted"  # it has written nothing for long
+    (job.path / "job.json").write_text("[1")
+    assert state_of(job).name == "interrupted"
