@@ -18,6 +18,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import IO, Protocol
 
+from filelock import FileLock, Timeout
+
 from dassl.utils.files import write_json
 from experiments.protocols import Job
 from experiments.runs import ROOT
@@ -25,6 +27,7 @@ from experiments.states import JOB_FILE, LOG, JobState, state_of
 
 __all__ = ["Handle", "Launcher", "Local", "Outcome", "drive"]
 
+_LOCK = ".job.lock"
 _LOOK = 0.02  # seconds between two looks at the running jobs
 _PATIENCE = 30.0  # seconds that a stopped job has to end by itself
 _ELSEWHERE = 2.0  # seconds between two looks at a job that another process runs
@@ -63,11 +66,19 @@ class Process:
     Args:
         job: what to run.
         environment: variables that differ from this process's.
+
+    Raises:
+        BlockingIOError: another process has just started the job.
     """
 
     def __init__(self, job: Job, environment: Mapping[str, str]) -> None:
         command = job.command(sys.executable)
         job.path.mkdir(parents=True, exist_ok=True)
+        self._lock = FileLock(job.path / _LOCK, blocking=False)
+        try:
+            self._lock.acquire()
+        except Timeout as error:
+            raise BlockingIOError(f"{job.folder} is run by another process") from error
         self._file = job.path / JOB_FILE
         self._log: IO[bytes] = open(job.path / LOG, "wb")  # noqa: SIM115  (closed when the process has ended)
         self._process = subprocess.Popen(
@@ -94,6 +105,7 @@ class Process:
             self._log.close()
             with contextlib.suppress(OSError):  # the folder was removed, or the disk is full: the job has ended anyway
                 write_json(self._record | {"status": status}, self._file)
+            self._lock.release()
         return status
 
     def stop(self) -> None:
@@ -206,7 +218,8 @@ class _Driver:
                 changed = self._collect()
                 changed = self._start_all() or changed
                 if self.again and not self.running and not changed:
-                    self._start(self.again.pop(0), alone=True)
+                    if self._start(self.again[0], alone=True):
+                        del self.again[0]
                 elif not changed:
                     time.sleep(_LOOK)
         finally:
@@ -268,8 +281,7 @@ class _Driver:
                 return True
         state = state_of(job)
         if state.name == "running":
-            self.elsewhere[job.folder] = time.monotonic() + _ELSEWHERE
-            return False
+            return self._wait_for_another(job)
         if state.name == "finished":
             self._end(job, "finished", state)
         elif state.name == "failed" and not self.retry_failed:
@@ -277,14 +289,23 @@ class _Driver:
         elif state.name == "waiting":
             self._fail(job, "the training whose weights it tests is neither finished nor among these jobs")
         else:
-            self._start(job)
+            return self._start(job)
         return True
 
-    def _start(self, job: Job, alone: bool = False) -> None:
+    def _wait_for_another(self, job: Job) -> bool:
+        self.elsewhere[job.folder] = time.monotonic() + _ELSEWHERE
+        return False
+
+    def _start(self, job: Job, alone: bool = False) -> bool:
+        try:
+            handle = self.launcher.start(job, alone)
+        except BlockingIOError:
+            return self._wait_for_another(job)
         if alone:
             self.alone.add(job.folder)
-        self.running[job.folder] = (job, self.launcher.start(job, alone))
+        self.running[job.folder] = (job, handle)
         self.tell("started", job, JobState("running"))
+        return True
 
     def _stop(self) -> None:
         """Stop what still runs, and wait for it."""

@@ -182,3 +182,14 @@ def test_a_running_job_of_another_process_is_seen(make):
     assert state_of(job).name == "interrupted"  # it has written nothing for long
     (job.path / "job.json").write_text("[1")
     assert state_of(job).name == "interrupted"
+
+
+def test_two_drivers_do_not_start_one_job_twice(make):
+    jobs = make(*["wait"] * 3)
+    outcomes = []
+    other = threading.Thread(target=lambda: outcomes.append(drive(jobs, Local(2, []))))
+    other.start()
+    outcomes.append(drive(jobs, Local(2, [])))
+    other.join()
+    assert len(starts(jobs[0])) == 3
+    assert all(sorted(outcome.finished) == sorted(job.folder for job in jobs) for outcome in outcomes)
