@@ -15,7 +15,7 @@ from tests.paths import PUBLISHED, ROOT, needs_published
 from train import default_cfg
 
 CONFIGS = ROOT / "configs"
-FILES = sorted(CONFIGS.rglob("*.yaml"))
+FILES = sorted(path for kind in ("datasets", "trainers") for path in (CONFIGS / kind).rglob("*.yaml"))
 NOT_OURS = "trainers/PromptSRC/"  # a method that this project does not have
 
 
