@@ -152,8 +152,8 @@ def _reason(error: Exception, text: str) -> str:
         tabs = " (indent with spaces instead of tabs)" if "'\\t'" in reason else ""
         return f"{line}{reason}{tabs}"
     if isinstance(error, yaml.reader.ReaderError):
-        line = text.count("\n", 0, error.position) + 1
-        return f"line {line}: the character {chr(error.character)!r} is not allowed"
+        number = text.count("\n", 0, error.position) + 1
+        return f"line {number}: the character {chr(error.character)!r} is not allowed"
     if isinstance(error, LookupError):
         return f"a value does not suit its tag ({error})"
     return "a number that cannot be read (too many digits?)" if isinstance(error, ValueError) else str(error)
