@@ -159,11 +159,23 @@ def _options(args: argparse.Namespace, cfg: CfgNode) -> list[Any]:
 
 
 def _wrong_values(cfg: CfgNode) -> list[str]:
+    """A line for every value that no run can use, or not one of this trainer."""
     from dassl.config.ranges import EPOCHS, out_of_range
     from dassl.engine import TRAINER_REGISTRY
+    from dassl.evaluation import EVALUATOR_REGISTRY
+    from dassl.utils import closest_hint
 
     wrong = out_of_range(cfg)
     name = cfg.TRAINER.NAME
+    for key, registry, given in (
+        ("TRAINER.NAME", TRAINER_REGISTRY, name),
+        ("TEST.EVALUATOR", EVALUATOR_REGISTRY, cfg.TEST.EVALUATOR),
+    ):
+        if given and given not in registry:
+            close = closest_hint(given, registry.registered_names())
+            wrong.append(
+                f"{key}: {given!r} is not registered{close} There are {', '.join(registry.registered_names())}"
+            )
     needs_epochs = getattr(TRAINER_REGISTRY.get(name), "needs_epochs", None) if name in TRAINER_REGISTRY else None
     if cfg.OPTIM.MAX_EPOCH == 0 and needs_epochs and needs_epochs():
         wrong.append(f"OPTIM.MAX_EPOCH: 0, expected {EPOCHS.__doc__}; {name} takes gradient steps")
@@ -175,12 +187,15 @@ def run(args: argparse.Namespace) -> None:
     import datasets  # noqa: F401  (registers the datasets)
     from dassl.config import flatten
     from dassl.engine import build_trainer
+    from dassl.engine.weights import existing
     from dassl.utils.environment import collect_env_info, describe_device, set_random_seed
     from dassl.utils.logger import setup_logger
 
     cfg = default_cfg()
     defaults = dict(flatten(cfg))
     setup_cfg(args, cfg)
+    if args.model_dir:
+        existing(args.model_dir)  # before data and weights are loaded
     if cfg.SEED >= 0:
         set_random_seed(cfg.SEED)
     setup_logger(cfg.OUTPUT_DIR or None)

@@ -215,6 +215,9 @@ def test_values_are_checked_before_data_and_weights(
     nowhere = ("--trainer", "CoOp", "--root", str(tmp_path), "DATASET.NAME", "Caltech101", "--backbone", "ViT-B/16")
     for words in (("DATASET.NUM_SHOTS", "0"), ("OPTIM.MAX_EPOCH", "0"), ("INPUT.PIXEL_MEAN", "[1, 2]")):
         assert f"{words[0]}: " in failing(capsys, tmp_path, *nowhere, *also, *words)
+    error = failing(capsys, tmp_path, *nowhere, *also, "TEST.EVALUATOR", "Clasification", "--trainer", "CoOpp")
+    assert "TEST.EVALUATOR: 'Clasification' is not registered (did you mean Classification?)" in error
+    assert "TRAINER.NAME: 'CoOpp' is not registered (did you mean CoOp or" in error
     assert not (tmp_path / "run").exists()
 
 
@@ -255,6 +258,15 @@ def test_flags_about_weights_that_do_not_go_together(words: tuple[str, ...], com
     assert command in str(caught.value)
     suggested = [line for line in str(caught.value).splitlines() if line.startswith("  python")]
     assert configured(*suggested[0].split()[2:]).TRAINER.NAME == "MaPLe", "the suggested command is understood"
+
+
+def test_a_folder_that_does_not_exist_is_named_before_the_data(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "seed1").mkdir()
+    words = ("--trainer", "CoOp", "--root", str(tmp_path), "DATASET.NAME", "Caltech101", "--backbone", "ViT-B/16")
+    error = failing(capsys, tmp_path, *words, "--eval-only", "--model-dir", str(tmp_path / "seed2/"))
+    assert "has no 'seed2' (did you mean seed1?)" in error
 
 
 def test_a_negative_epoch_is_refused() -> None:

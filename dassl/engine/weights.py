@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dassl.utils.names import first_few
 
-__all__ = ["find_weights", "weights_below"]
+__all__ = ["existing", "find_weights", "weights_below"]
 
 BEST, POINTER, PREFIX = "model-best.pth.tar", "checkpoint", "model.pth.tar-"
 
@@ -24,17 +24,26 @@ def find_weights(given: str | Path, names: Sequence[str], epoch: int | None = No
         FileNotFoundError: no such folder, or no weights of these models in it; the message says what is there.
         ValueError: a file of another epoch, or a file ``checkpoint`` (the name of the last saved) that is damaged.
     """
-    path = Path(given).expanduser()
+    path = run = existing(given)
     if path.is_file():
         return _from_file(path, names, epoch)
-    if not path.is_dir():
-        raise FileNotFoundError(_no_folder(path))
-    run = path
     if not any((path / name).is_dir() for name in names):
         if path.absolute().name not in names or not _saved(path):
             raise FileNotFoundError(_no_weights(path, names))
         run = path.absolute().parent
     return {name: _in_folder(run / name, epoch) for name in names}
+
+
+def existing(given: str | Path) -> Path:
+    """The path, ``~`` expanded.
+
+    Raises:
+        FileNotFoundError: no such folder or file; the message has what is there instead.
+    """
+    path = Path(given).expanduser()
+    if not path.exists():
+        raise FileNotFoundError(_no_folder(path))
+    return path
 
 
 def weights_below(folder: str | Path) -> list[Path]:
@@ -68,8 +77,8 @@ def _in_folder(folder: Path, epoch: int | None) -> Path:
         named = file.read(200).strip()
     if not re.fullmatch(r"[\w.-]*\w", named):
         raise ValueError(
-            f"{pointer} should hold the name of the model file that was saved last, not {named[:50]!r}: choose one by its"
-            " epoch (--load-epoch)"
+            f"{pointer} should hold the name of the model file that was saved last, not {named[:50]!r}: choose one by"
+            " its epoch (--load-epoch)"
         )
     return folder / named
 
