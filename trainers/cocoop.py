@@ -54,12 +54,7 @@ def extend_cfg(cfg: CfgNode) -> None:
     cfg.TRAINER.COCOOP.PREC = "fp16"  # the towers' precision: fp32, fp16, bf16, amp
 
 
-declare_ranges(
-    "TRAINER.COCOOP",
-    N_CTX=TEXT_CTX,
-    CTX_INIT=text(),
-    PREC=PRECISIONS,
-)
+declare_ranges("TRAINER.COCOOP", N_CTX=TEXT_CTX, CTX_INIT=text(), PREC=PRECISIONS)
 
 
 @TRAINER_REGISTRY.register()

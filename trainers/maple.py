@@ -73,13 +73,7 @@ def extend_cfg(cfg: CfgNode) -> None:
     cfg.TRAINER.MAPLE.PROMPT_DEPTH = 9  # layers that get prompts of their own, 1 (input only) … number of layers
 
 
-declare_ranges(
-    "TRAINER.MAPLE",
-    N_CTX=TEXT_CTX,
-    CTX_INIT=text(),
-    PREC=PRECISIONS,
-    PROMPT_DEPTH=whole(1, 100),
-)
+declare_ranges("TRAINER.MAPLE", N_CTX=TEXT_CTX, CTX_INIT=text(), PREC=PRECISIONS, PROMPT_DEPTH=whole(1, 100))
 
 
 @TRAINER_REGISTRY.register()

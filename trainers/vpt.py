@@ -28,11 +28,7 @@ def extend_cfg(cfg: CfgNode) -> None:
 
 
 declare_ranges(
-    "TRAINER.VPT",
-    N_CTX_VISION=VISION_CTX,
-    CTX_INIT=text(),
-    PREC=PRECISIONS,
-    PROMPT_DEPTH_VISION=whole(1, 100),
+    "TRAINER.VPT", N_CTX_VISION=VISION_CTX, CTX_INIT=text(), PREC=PRECISIONS, PROMPT_DEPTH_VISION=whole(1, 100)
 )
 
 

@@ -21,10 +21,7 @@ def extend_cfg(cfg: CfgNode) -> None:
     cfg.TRAINER.ZSCLIP.PREC = "fp16"  # the towers' precision: fp32, fp16, bf16, amp
 
 
-declare_ranges(
-    "TRAINER.ZSCLIP",
-    PREC=PRECISIONS,
-)
+declare_ranges("TRAINER.ZSCLIP", PREC=PRECISIONS)
 
 
 @TRAINER_REGISTRY.register()
