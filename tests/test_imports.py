@@ -76,6 +76,7 @@ def test_library_folders_have_no_third_party_import_beyond_the_requirements(fold
     """The import names of pyproject's dependencies."""
     known = {"PIL", "clip", "dassl", "filelock", "ftfy", "gdown", "huggingface_hub", "numpy", "regex", "safetensors"}
     known |= {"scipy", "sklearn", "tabulate", "tensorboard", "torch", "torchvision", "tqdm", "yacs", "yaml"}
+    known |= {"voluptuous"}
     for path in sources(folder):
         unknown = {name.split(".")[0] for name in imported(path)} - known - set(sys.stdlib_module_names)
         assert not unknown, f"{path} imports {unknown}"

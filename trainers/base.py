@@ -20,21 +20,32 @@ from clip.search import load_state_dict
 from dassl.config import setting
 from dassl.data.data_manager import build_data_loader
 from dassl.data.transforms import build_transform
-from dassl.engine import TrainerX
+from dassl.engine import TRAINER_REGISTRY, TrainerX
 from dassl.metrics import compute_accuracy
 from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import first_few, load_checkpoint
 from dassl.utils.progress import progress
 
-from .checkpoint import load_learned, own_tensors
+from .checkpoint import as_words, learned_shapes, load_learned, own_tensors
 from .precision import Precision
 from .prompted_clip import FrozenTowersCLIP
+
+
+def load_backbone(name: str) -> CLIP:
+    """The backbone of that name or file, in fp32 on the CPU; errors name the option that it comes from."""
+    if not name:
+        raise ValueError("no MODEL.BACKBONE.NAME is set: give --config-file, or --backbone such as ViT-B/16")
+    try:
+        return from_state_dict(load_state_dict(name))
+    except (ValueError, FileNotFoundError) as error:
+        kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
+        raise kind(f"MODEL.BACKBONE.NAME (--backbone) is {name!r}: {error}") from error
 
 
 def load_clip(cfg: CfgNode) -> CLIP:
     """The backbone of `cfg`, frozen, in fp32 on the CPU; a ValueError where `INPUT.SIZE` does not suit it."""
     name = cfg.MODEL.BACKBONE.NAME
-    model = from_state_dict(load_state_dict(name)).requires_grad_(False)
+    model = load_backbone(name).requires_grad_(False)
     side = model.visual.input_resolution
     if tuple(cfg.INPUT.SIZE) != (side, side):
         raise ValueError(
@@ -68,9 +79,23 @@ class ClipTrainer(TrainerX):
         """
         raise NotImplementedError
 
+    @classmethod
+    def options_for(cls, shapes: Mapping[str, tuple[int, ...]], options: CfgNode) -> dict[str, Any] | None:
+        """The values of `options` (the config node) that tensors of these shapes need; None for another method's.
+
+        For messages: a method with options that shape what it learns overrides it.
+        """
+        return None
+
     def checkpoint_root(self) -> nn.Module:
         """The module that the names in a checkpoint are relative to."""
         return self.model
+
+    def check_cfg(self, cfg: CfgNode) -> None:
+        """An unknown backbone is an error before the data are read."""
+        name = cfg.MODEL.BACKBONE.NAME
+        if name not in clip.available_models() and not os.path.isfile(name):
+            load_backbone(name)
 
     def build_model(self) -> None:
         cfg, options = self.cfg, self.cfg.TRAINER[self.config_node]
@@ -93,7 +118,7 @@ class ClipTrainer(TrainerX):
             self.max_epoch = 0
         if own_tensors(root, self.model.pretrained_tensors()):
             if cfg.MODEL.INIT_WEIGHTS:
-                self._load(root, load_checkpoint(cfg.MODEL.INIT_WEIGHTS)["state_dict"], cfg.MODEL.INIT_WEIGHTS)
+                self._load_initial(root, cfg.MODEL.INIT_WEIGHTS)
             self.register_model(self.registered_name, root, self.optim, self.sched)
 
     def _draw_as_published(self, clip_model: CLIP, learned: Mapping[str, nn.Parameter]) -> None:
@@ -186,9 +211,40 @@ class ClipTrainer(TrainerX):
         name = self.cfg.MODEL.BACKBONE.NAME
         return {"backbone": name if name in clip.available_models() else os.path.basename(name)}
 
+    def advice(self, checkpoint: Mapping[str, Any]) -> str:
+        """The options, or else the trainer, that the shapes of the tensors need."""
+        shapes = learned_shapes(checkpoint.get("state_dict") or {}, self.not_loaded)
+        node = self.cfg.TRAINER[self.config_node]
+        needed = self.options_for(shapes, node)
+        if needed is not None:
+            differing = {key: value for key, value in needed.items() if node.get(key) != value}
+            if differing:
+                return f"It fits with {as_words(self.config_node, differing)}"
+            own = learned_shapes(self.checkpoint_root().state_dict(), self.not_loaded)
+            widths = [(shape[-1:], own[key][-1:]) for key, shape in shapes.items() if key in own]
+            other = any(there != here for there, here in widths)
+            return "It was trained with another backbone: pass --backbone" if other else ""
+        if general := super().advice(checkpoint):
+            return general
+        for name in TRAINER_REGISTRY.registered_names():
+            other = TRAINER_REGISTRY.get(name)
+            if "options_for" not in vars(other) or other.config_node not in self.cfg.TRAINER:
+                continue
+            needed = other.options_for(shapes, self.cfg.TRAINER[other.config_node])
+            if needed is not None:
+                return f"It was trained by {name}: pass --trainer {name} {as_words(other.config_node, needed)}".rstrip()
+        return ""
+
     def load_weights(self, name: str, state_dict: Mapping[str, Tensor], source: str) -> None:
         """Takes published checkpoints, which hold the whole model, too."""
         self._load(self._models[name], state_dict, source)
+
+    def _load_initial(self, root: nn.Module, path: str) -> None:
+        checkpoint = load_checkpoint(path)
+        try:
+            self._load(root, checkpoint["state_dict"], path)
+        except ValueError as error:
+            raise ValueError(self._advised(error, checkpoint)) from error
 
     def _load(self, module: nn.Module, state_dict: Mapping[str, Tensor], source: str) -> None:
         load_learned(module, state_dict, source, self.model.pretrained_tensors(), self.not_loaded)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Collection, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -55,3 +57,24 @@ def load_learned(
             f"({first_few(other)}). Set MODEL.BACKBONE.NAME to the one it was trained with."
         )
     module.load_state_dict({k: v for k, v in found.items() if k not in backbone}, strict=False)
+
+
+def learned_shapes(state_dict: Mapping[str, Any], not_loaded: Collection[str] = ()) -> dict[str, tuple[int, ...]]:
+    """The shapes of a checkpoint's tensors, without those whose last name is in `not_loaded`."""
+    return {
+        name.removeprefix("module."): tuple(value.shape)
+        for name, value in state_dict.items()
+        if isinstance(value, Tensor) and name.rpartition(".")[2] not in not_loaded
+    }
+
+
+def tokens_and_depth(shapes: Mapping[str, tuple[int, ...]], tower: str) -> tuple[int, int] | None:
+    """Prompt tokens and prompted layers of the `text` or `image` tower's own prompts; None if it has none."""
+    shape = shapes.get({"text": "prompt_learner.ctx", "image": "image_encoder.VPT"}[tower], ())
+    deep = [name for name in shapes if name.startswith(f"{tower}_encoder.") and name.endswith("VPT_shallow")]
+    return (shape[0], 1 + len(deep)) if len(shape) == 2 else None
+
+
+def as_words(node: str, options: Mapping[str, Any]) -> str:
+    """Options of a node under TRAINER as words of a command line."""
+    return " ".join(f"TRAINER.{node}.{key} {shlex.quote(str(value))}" for key, value in options.items())

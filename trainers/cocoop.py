@@ -6,7 +6,7 @@ Letters: B images, U token embeddings, M prompt tokens, Dt text width, E joint w
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,11 +14,14 @@ from torch import Tensor, nn
 from yacs.config import CfgNode
 
 from clip.model import CLIP
+from dassl.config.checks import text
+from dassl.config.ranges import declare_ranges
 from dassl.engine import TRAINER_REGISTRY
 
 from .base import ClipTrainer
 from .conditional import ConditionalCLIP, ConditionalContext
-from .prompts import context_length
+from .precision import PRECISIONS
+from .prompts import TEXT_CTX, context_length, context_options
 
 
 class ConditionalPromptLearner(ConditionalContext):
@@ -51,6 +54,9 @@ def extend_cfg(cfg: CfgNode) -> None:
     cfg.TRAINER.COCOOP.PREC = "fp16"  # the towers' precision: fp32, fp16, bf16, amp
 
 
+declare_ranges("TRAINER.COCOOP", N_CTX=TEXT_CTX, CTX_INIT=text(), PREC=PRECISIONS)
+
+
 @TRAINER_REGISTRY.register()
 class CoCoOp(ClipTrainer):
     """Learned: the context and `meta_net`."""
@@ -62,6 +68,12 @@ class CoCoOp(ClipTrainer):
         n_ctx = context_length(options.CTX_INIT, options.N_CTX)
         learner = ConditionalPromptLearner(dataset.classnames, clip_model, n_ctx, options.CTX_INIT)
         return ConditionalCLIP(clip_model, learner)
+
+    @classmethod
+    def options_for(cls, shapes: Mapping[str, tuple[int, ...]], options: CfgNode) -> dict[str, Any] | None:
+        if "meta_net.linear1.weight" not in shapes or len(shapes.get("ctx", ())) != 2:
+            return None
+        return context_options(shapes["ctx"][0], options)
 
     def checkpoint_root(self) -> nn.Module:
         return self.model.prompt_learner

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from yacs.config import CfgNode
 
 from clip.model import CLIP
+from dassl.config.checks import text, whole
+from dassl.config.ranges import declare_ranges
 from dassl.engine import TRAINER_REGISTRY
 
 from .base import ClipTrainer
+from .checkpoint import tokens_and_depth
+from .precision import PRECISIONS
 from .prompted_clip import FrozenTowersCLIP, independently_prompted
 
 
@@ -21,6 +26,17 @@ def extend_cfg(cfg: CfgNode) -> None:
     cfg.TRAINER.IVLP.PREC = "fp16"  # the towers' precision: fp32, fp16, bf16, amp
     cfg.TRAINER.IVLP.PROMPT_DEPTH_VISION = 9  # layers with prompts of their own; 0: language prompting alone
     cfg.TRAINER.IVLP.PROMPT_DEPTH_TEXT = 9  # layers with prompts of their own; 0: vision prompting alone
+
+
+declare_ranges(
+    "TRAINER.IVLP",
+    N_CTX_VISION=whole(0, 1000),
+    N_CTX_TEXT=whole(0, 73),
+    CTX_INIT=text(),
+    PREC=PRECISIONS,
+    PROMPT_DEPTH_VISION=whole(0, 100),
+    PROMPT_DEPTH_TEXT=whole(0, 100),
+)
 
 
 @TRAINER_REGISTRY.register()
@@ -35,3 +51,11 @@ class IVLP(ClipTrainer):
         n_ctx = options.N_CTX_TEXT, options.N_CTX_VISION
         depth = options.PROMPT_DEPTH_TEXT, options.PROMPT_DEPTH_VISION
         return independently_prompted(clip_model, dataset.classnames, options.CTX_INIT, n_ctx, depth)
+
+    @classmethod
+    def options_for(cls, shapes: Mapping[str, tuple[int, ...]], options: CfgNode) -> dict[str, Any] | None:
+        text, vision = tokens_and_depth(shapes, "text"), tokens_and_depth(shapes, "image")
+        if not (text or vision) or "prompt_learner.proj.weight" in shapes:
+            return None
+        found = {"PROMPT_DEPTH_TEXT": text[1] if text else 0, "PROMPT_DEPTH_VISION": vision[1] if vision else 0}
+        return found | ({"N_CTX_TEXT": text[0]} if text else {}) | ({"N_CTX_VISION": vision[0]} if vision else {})

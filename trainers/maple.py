@@ -5,7 +5,7 @@ Letters: M prompt tokens, J prompt depth, Dt text width, Dv vision width.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,11 +15,14 @@ from yacs.config import CfgNode
 from clip.draws import draw_tokens
 from clip.model import CLIP, require_vit
 from clip.transformer import PROMPT_STD, check_prompt_depth
+from dassl.config.checks import text, whole
+from dassl.config.ranges import declare_ranges
 from dassl.engine import TRAINER_REGISTRY
 
 from .base import ClipTrainer
+from .precision import PRECISIONS
 from .prompted_clip import PromptedCLIP
-from .prompts import ContextLearner, initial_words
+from .prompts import TEXT_CTX, ContextLearner, initial_words
 
 
 class MultiModalPromptLearner(ContextLearner):
@@ -70,6 +73,9 @@ def extend_cfg(cfg: CfgNode) -> None:
     cfg.TRAINER.MAPLE.PROMPT_DEPTH = 9  # layers that get prompts of their own, 1 (input only) … number of layers
 
 
+declare_ranges("TRAINER.MAPLE", N_CTX=TEXT_CTX, CTX_INIT=text(), PREC=PRECISIONS, PROMPT_DEPTH=whole(1, 100))
+
+
 @TRAINER_REGISTRY.register()
 class MaPLe(ClipTrainer):
     """Learned: ctx, proj, J-1 text prompts and their J-1 projections."""
@@ -83,3 +89,10 @@ class MaPLe(ClipTrainer):
             dataset.classnames, clip_model, options.N_CTX, options.CTX_INIT, options.PROMPT_DEPTH
         )
         return PromptedCLIP(clip_model, learner)
+
+    @classmethod
+    def options_for(cls, shapes: Mapping[str, tuple[int, ...]], options: CfgNode) -> dict[str, Any] | None:
+        ctx = shapes.get("prompt_learner.ctx", ())
+        if "prompt_learner.proj.weight" not in shapes or len(ctx) != 2:
+            return None
+        return {"N_CTX": ctx[0], "PROMPT_DEPTH": 1 + sum("compound_prompts_text." in name for name in shapes)}

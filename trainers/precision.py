@@ -8,8 +8,10 @@ import torch
 from torch import nn
 
 from clip.model import convert_weights
+from dassl.config.checks import one_of
 
 CHOICES = ("fp32", "fp16", "bf16", "amp")
+PRECISIONS = one_of(*CHOICES)  # the values of a trainer's PREC
 
 
 class Precision:

@@ -6,9 +6,11 @@ Letters: K classes, M prompt tokens, U distinct token ids, C learned context vec
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from yacs.config import CfgNode
 
 import clip
 from clip.draws import draw_tokens
@@ -16,8 +18,14 @@ from clip.layout import DeepPrompts
 from clip.model import CLIP
 from clip.packing import PackedPrompts, index_tokens
 from clip.transformer import OWN, PROMPT_STD, Own, check_prompt_length
+from dassl.config.checks import whole
+from dassl.utils import first_few
 
 POSITIONS = ("end", "middle", "front")
+
+# Context tokens: CLIP's text tower takes 77 tokens, of which SOS, EOT, the full stop and a class name take four.
+TEXT_CTX = whole(1, 73)
+VISION_CTX = whole(1, 1000)
 
 # The hand-written prompt for datasets that have none of their own.
 DEFAULT_TEMPLATE = "a photo of a {}."
@@ -60,9 +68,34 @@ def context_length(ctx_init: str, n_ctx: int) -> int:
     return len(readable(ctx_init).split()) or n_ctx
 
 
+def context_options(tokens: int, options: CfgNode) -> dict[str, Any]:
+    """The values of `N_CTX` and `CTX_INIT` that differ from those in `options` for a context of so many tokens."""
+    fits = context_length(options.CTX_INIT, options.N_CTX) == tokens
+    return {} if fits else {"N_CTX": tokens, "CTX_INIT": ""}
+
+
 def tokenize(texts: Sequence[str]) -> list[list[int]]:
-    """Token ids of each text from SOS up to and including EOT, without padding."""
-    return [ids[: ids.index(max(ids)) + 1] for ids in clip.tokenize(list(texts)).tolist()]
+    """Token ids of each text from SOS up to and including EOT, without padding.
+
+    Raises:
+        ValueError: texts are too long; the message has them and what to shorten.
+    """
+    try:
+        return [ids[: ids.index(max(ids)) + 1] for ids in clip.tokenize(list(texts)).tolist()]
+    except clip.TextTooLongError as error:
+        long = [repr(text) for text in texts if _too_long(text)]
+        raise ValueError(
+            f"CLIP takes prompts of up to 77 tokens, these are longer: {first_few(long)}. Shorten the names of these "
+            "classes, or the words (CTX_INIT) or tokens (N_CTX) in front of them"
+        ) from error
+
+
+def _too_long(text: str) -> bool:
+    try:
+        clip.tokenize(text)
+    except clip.TextTooLongError:
+        return True
+    return False
 
 
 def place_context(tokens: Sequence[int], name_length: int, context: Sequence[int], position: str) -> list[int]:

@@ -7,9 +7,11 @@ from typing import Any
 from yacs.config import CfgNode
 
 from clip.model import CLIP
+from dassl.config.ranges import declare_ranges
 from dassl.engine import TRAINER_REGISTRY
 
 from .base import ClipTrainer
+from .precision import PRECISIONS
 from .prompted_clip import FixedTextCLIP
 from .prompts import DEFAULT_TEMPLATE, IMAGENET_TEMPLATES_SELECT, fill
 
@@ -19,11 +21,18 @@ def extend_cfg(cfg: CfgNode) -> None:
     cfg.TRAINER.ZSCLIP.PREC = "fp16"  # the towers' precision: fp32, fp16, bf16, amp
 
 
+declare_ranges("TRAINER.ZSCLIP", PREC=PRECISIONS)
+
+
 @TRAINER_REGISTRY.register()
 class ZeroshotCLIP(ClipTrainer):
     """The dataset's own template; nothing is learned."""
 
     config_node = "ZSCLIP"
+
+    @classmethod
+    def needs_epochs(cls) -> bool:
+        return False
 
     @classmethod
     def templates(cls, dataset: Any) -> list[str]:

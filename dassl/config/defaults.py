@@ -1,4 +1,7 @@
-"""All configuration keys except those of the trainers in trainers/, with default and meaning."""
+"""All configuration keys except those of the trainers in trainers/, with default and meaning.
+
+The values that each key may have are in ranges.py.
+"""
 
 from functools import reduce
 from operator import getitem
@@ -194,7 +197,7 @@ def _optim() -> CN:
     node.STEPSIZE = (-1,)
     node.GAMMA = 0.1
     node.MAX_EPOCH = 10
-    # 0 or less: no warm-up
+    # 0 or -1: no warm-up
     node.WARMUP_EPOCH = -1
     # constant, linear
     node.WARMUP_TYPE = "linear"

@@ -12,6 +12,7 @@ from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
 from dassl.engine.state import Fingerprint, changed_tensors, frozen_fingerprints, load_tensors
+from dassl.engine.weights import find_weights, weights_below
 from dassl.utils.tools import check_availability, tolist_if_not
 from dassl.utils.torchtools import load_checkpoint, save_checkpoint, without_module_prefix
 
@@ -89,7 +90,7 @@ class TrainerBase:
             state = {
                 "state_dict": changed_tensors(model, frozen),
                 "epoch": epoch + 1,
-                "belongs_to": self.belongs_to(),
+                "belongs_to": {**self.belongs_to(), "trainer": type(self).__name__},
                 "optimizer": None,  # these files are weights to publish; the resume file is separate
                 "scheduler": None,
                 "val_result": val_result,
@@ -103,20 +104,35 @@ class TrainerBase:
     def load_model(self, directory: str, epoch: int | None = None) -> None:
         """Load every registered model from ``directory``: of ``epoch``, or else the best, or else the last saved.
 
+        Args:
+            directory: the run's folder; a registered model's own folder or one of its files is understood, too.
+
         Raises:
             FileNotFoundError: no such file; the other files in its folder are listed.
             ValueError: names or shapes do not fit, or :meth:`belongs_to` differs.
         """
-        if not directory:
-            print("Note that load_model() is skipped as no pretrained model is given")
-            return
         if not self._models:
-            print(f"Nothing to load from {directory}: {type(self).__name__} has no registered model")
-        for name in self._models:
-            path = _checkpoint_path(Path(directory) / name, epoch)
+            if directory:
+                print(f"Nothing to load from {directory}: {type(self).__name__} has no registered model")
+            return
+        if not directory:
+            print(
+                f"Warning: what {type(self).__name__} learns is untrained: load_model() is skipped, as no trained"
+                " weights are given (train.py --model-dir)"
+            )
+            return
+        try:
+            paths = find_weights(directory, list(self._models), epoch)
+        except FileNotFoundError as error:
+            others = weights_below(directory)  # of another trainer
+            raise FileNotFoundError(self._advised(error, load_checkpoint(others[0]) if others else {})) from error
+        for name, path in paths.items():
             checkpoint = load_checkpoint(path)
             self._check_belonging(checkpoint.get("belongs_to") or {}, str(path))
-            self.load_weights(name, checkpoint.get("state_dict", {}), str(path))
+            try:
+                self.load_weights(name, checkpoint.get("state_dict", {}), str(path))
+            except ValueError as error:
+                raise ValueError(self._advised(error, checkpoint)) from error
             self.loaded_epoch = checkpoint.get("epoch")
             print(f"Load {path} to {name} (epoch={self.loaded_epoch}, val_result={checkpoint.get('val_result')})")
 
@@ -131,7 +147,16 @@ class TrainerBase:
             if saved.get(key, own) != own
         ]
         if lines:
-            raise ValueError("\n".join([f"{path} does not match this run:", *lines, "Use the same settings."]))
+            remedy = "Use the same settings" + (" (the backbone: --backbone)." if "backbone" in saved else ".")
+            raise ValueError("\n".join([f"{path} does not match this run:", *lines, remedy]))
+
+    def advice(self, checkpoint: Mapping[str, Any]) -> str:
+        """What to change so that a checkpoint that does not fit does, in words for the user; "" if that is unknown."""
+        trainer = (checkpoint.get("belongs_to") or {}).get("trainer", type(self).__name__)
+        return "" if trainer == type(self).__name__ else f"It was trained by {trainer}: pass --trainer {trainer}"
+
+    def _advised(self, error: Exception, checkpoint: Mapping[str, Any]) -> str:
+        return "\n".join(filter(None, [str(error), self.advice(checkpoint)]))
 
     def load_weights(self, name: str, state_dict: Mapping[str, Any], source: str) -> None:
         """Load a state dict into one registered model.
@@ -214,6 +239,12 @@ class TrainerBase:
             self.after_epoch()
         self.after_train()
 
+    @classmethod
+    def needs_epochs(cls) -> bool:
+        """Whether ``OPTIM.MAX_EPOCH 0`` would leave it untrained: it takes gradient steps and has no ``fit``."""
+        steps = cls.forward_backward is not TrainerBase.forward_backward
+        return steps and cls.fit is TrainerBase.fit
+
     def before_train(self) -> None:
         pass
 
@@ -274,13 +305,3 @@ class TrainerBase:
         self.model_zero_grad(names)
         self.model_backward(loss)
         self.model_update(names)
-
-
-def _checkpoint_path(folder: Path, epoch: int | None) -> Path:
-    """The file of ``epoch``; without one the best model, or else the one saved last."""
-    if epoch is not None:
-        return folder / f"model.pth.tar-{epoch}"
-    best, pointer = folder / "model-best.pth.tar", folder / "checkpoint"
-    if best.is_file() or not pointer.is_file():
-        return best
-    return folder / pointer.read_text(encoding="utf-8").strip()

@@ -104,7 +104,8 @@ def build_lr_scheduler(optimizer: torch.optim.Optimizer, optim_cfg: Any) -> LRSc
     """Build the scheduler of ``cfg.OPTIM``; call ``step()`` after every epoch.
 
     With WARMUP_RECOUNT, the decay counts epochs from the end of the warm-up. Without it, the epochs of the warm-up
-    count, too, but the rate still starts at LR: a decay that falls within the warm-up does not happen.
+    count, too, but the rate still starts at LR: a decay that falls within the warm-up does not happen. A warm-up that
+    is not shorter than the training is printed, as the rate then never reaches LR.
 
     Raises:
         ValueError: unknown scheduler or warm-up type, or STEPSIZE has the wrong type for the scheduler.
@@ -113,6 +114,11 @@ def build_lr_scheduler(optimizer: torch.optim.Optimizer, optim_cfg: Any) -> LRSc
     scheduler = _decay(optimizer, optim_cfg)
     if optim_cfg.WARMUP_EPOCH <= 0:
         return scheduler
+    if optim_cfg.WARMUP_EPOCH >= optim_cfg.MAX_EPOCH:
+        print(
+            f"Warning: the warm-up (OPTIM.WARMUP_EPOCH {optim_cfg.WARMUP_EPOCH}) is not shorter than the training"
+            f" (OPTIM.MAX_EPOCH {optim_cfg.MAX_EPOCH}): the learning rate never reaches OPTIM.LR {optim_cfg.LR:g}"
+        )
     if not optim_cfg.WARMUP_RECOUNT:
         scheduler.last_epoch = optim_cfg.WARMUP_EPOCH
     check_availability(optim_cfg.WARMUP_TYPE, ["constant", "linear"], "OPTIM.WARMUP_TYPE")

@@ -25,7 +25,7 @@ _NAMES = {
     "registry": "Registry UnknownNameError",
     "results": "read_results write_results",
     #
-    "environment": "collect_env_info set_random_seed",
+    "environment": "collect_env_info describe_device set_random_seed",
     "images": "read_image",
     "meters": "AverageMeter MetricMeter",
     "torchtools": "adjust_learning_rate count_num_param init_network_weights load_checkpoint load_pretrained_weights"

@@ -8,7 +8,7 @@ import numpy as np
 import PIL
 import torch
 
-__all__ = ["collect_env_info", "set_random_seed"]
+__all__ = ["collect_env_info", "describe_device", "set_random_seed"]
 
 
 def set_random_seed(seed: int) -> None:
@@ -36,3 +36,15 @@ def collect_env_info() -> str:
         properties = torch.cuda.get_device_properties(index)
         lines.append(f"GPU {index}: {properties.name}, {properties.total_memory / 2**30:.1f} GiB")
     return "\n".join(lines)
+
+
+def describe_device(use_cuda: bool) -> str:
+    """Return the device that a run uses with this ``USE_CUDA``, and why, as one line."""
+    if torch.cuda.is_available():
+        name = torch.cuda.get_device_name()
+        return f"Device: GPU ({name})" if use_cuda else f"Device: CPU (USE_CUDA is False; there is a GPU, {name})"
+    if not use_cuda:
+        return "Device: CPU (USE_CUDA is False)"
+    if torch.version.cuda or torch.version.hip:
+        return "Device: CPU (no GPU was found: is there one, with a driver, in CUDA_VISIBLE_DEVICES?)"
+    return f"Device: CPU (PyTorch {torch.__version__} is built without support for GPUs)"

@@ -198,7 +198,7 @@ def test_setting_is_the_trees_value_or_the_default() -> None:
 
 def test_the_configuration_needs_neither_torch_nor_numpy() -> None:
     """Scripts that only read a configuration must start in well under a second."""
-    light = {*sys.stdlib_module_names, "yaml", "yacs"}
+    light = {*sys.stdlib_module_names, "voluptuous", "yaml", "yacs"}
     for path in sorted((ROOT / "dassl" / "config").glob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import | ast.ImportFrom):
