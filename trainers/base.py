@@ -93,7 +93,8 @@ class ClipTrainer(TrainerX):
             self.max_epoch = 0
         if own_tensors(root, self.model.pretrained_tensors()):
             if cfg.MODEL.INIT_WEIGHTS:
-                self._load(root, load_checkpoint(cfg.MODEL.INIT_WEIGHTS)["state_dict"], cfg.MODEL.INIT_WEIGHTS)
+                weights = load_checkpoint(cfg.MODEL.INIT_WEIGHTS, need=("state_dict",))["state_dict"]
+                self._load(root, weights, cfg.MODEL.INIT_WEIGHTS)
             self.register_model(self.registered_name, root, self.optim, self.sched)
 
     def _draw_as_published(self, clip_model: CLIP, learned: Mapping[str, nn.Parameter]) -> None:

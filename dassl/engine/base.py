@@ -13,7 +13,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from dassl.engine.state import Fingerprint, changed_tensors, frozen_fingerprints, load_tensors
 from dassl.utils.tools import check_availability, tolist_if_not
-from dassl.utils.torchtools import load_checkpoint, save_checkpoint, without_module_prefix
+from dassl.utils.torchtools import last_checkpoint, load_checkpoint, save_checkpoint, without_module_prefix
 
 __all__ = ["RegisteredModel", "TrainerBase"]
 
@@ -114,11 +114,12 @@ class TrainerBase:
             print(f"Nothing to load from {directory}: {type(self).__name__} has no registered model")
         for name in self._models:
             path = _checkpoint_path(Path(directory) / name, epoch)
-            checkpoint = load_checkpoint(path)
+            checkpoint = load_checkpoint(path, need=("state_dict",))
             self._check_belonging(checkpoint.get("belongs_to") or {}, str(path))
-            self.load_weights(name, checkpoint.get("state_dict", {}), str(path))
+            self.load_weights(name, checkpoint["state_dict"], str(path))
             self.loaded_epoch = checkpoint.get("epoch")
-            print(f"Load {path} to {name} (epoch={self.loaded_epoch}, val_result={checkpoint.get('val_result')})")
+            val_result = reprlib.repr(checkpoint.get("val_result"))
+            print(f"Load {path} to {name} (epoch={self.loaded_epoch}, val_result={val_result})")
 
     def belongs_to(self) -> dict[str, Any]:
         """Plain values that a checkpoint's weights depend on, such as the backbone; ``load_model`` compares them."""
@@ -280,7 +281,5 @@ def _checkpoint_path(folder: Path, epoch: int | None) -> Path:
     """The file of ``epoch``; without one the best model, or else the one saved last."""
     if epoch is not None:
         return folder / f"model.pth.tar-{epoch}"
-    best, pointer = folder / "model-best.pth.tar", folder / "checkpoint"
-    if best.is_file() or not pointer.is_file():
-        return best
-    return folder / pointer.read_text(encoding="utf-8").strip()
+    best = folder / "model-best.pth.tar"
+    return best if best.is_file() or not (folder / "checkpoint").exists() else last_checkpoint(folder)
