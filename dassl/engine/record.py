@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ class RunRecord:
         split, result, test_seconds: of the last test.
         results_written: whether results.json was written since the last test began.
         data: what identifies the training images, once it was looked up.
+        config: the text of config.yaml, once this run has written it.
         lock: held on the output folder once this run reads its state or writes there.
     """
 
@@ -41,7 +42,7 @@ class RunRecord:
         self.results_written = False
         self.data: dict[str, Any] | None = None
         self.lock: FileLock | None = None
-        self._claimed = False
+        self.config: str | None = None
         self.start_epoch()
 
     def start_epoch(self) -> None:
@@ -84,19 +85,23 @@ class RunRecord:
             self.lock.release()
             self.lock = None
 
-    def claim(self, folder: str | Path, config: str) -> None:
-        """Make ``folder`` this run's own: lock it, write ``config`` to config.yaml, delete a former results.json.
+    def claim(self, folder: str | Path, dump: Callable[[], str]) -> None:
+        """Make ``folder`` this run's own: lock it, write config.yaml, delete a former results.json.
 
         Nothing in the folder changes before this, so that a command that is refused does not change a finished run.
+        Called again, it checks that the folder is still there.
+
+        Args:
+            dump: returns the text of config.yaml; called once a run.
 
         Raises:
             BlockingIOError: another process holds the folder.
             FileNotFoundError: the folder was claimed before, and has been removed since.
         """
         folder = Path(folder)
-        file_of_config = folder / "config.yaml"
-        if self._claimed:
-            if not file_of_config.is_file():
+        path = folder / "config.yaml"
+        if self.config is not None:
+            if not path.is_file():
                 raise FileNotFoundError(
                     f"{folder} was removed, emptied or renamed while this run was writing to it: nothing more is"
                     " written there. Start the run again, in a folder that stays"
@@ -104,10 +109,11 @@ class RunRecord:
             return
         self.hold(folder)
         remove_temporaries(folder)
-        with atomic_write(file_of_config, "w") as file:
+        config = dump()
+        with atomic_write(path, "w") as file:
             file.write(config)
         (folder / "results.json").unlink(missing_ok=True)
-        self._claimed = True
+        self.config = config
 
     def write_history(self, folder: str | Path) -> None:
         """Write history.jsonl, one line per epoch: the whole file, so that a resumed run repeats no line."""

@@ -161,7 +161,7 @@ class SimpleTrainer(TrainerBase):
 
     def _claim_output(self) -> None:
         if self.output_dir:
-            self.run_record.claim(self.output_dir, self.cfg.dump())
+            self.run_record.claim(self.output_dir, self.cfg.dump)
 
     def _check_best_val(self) -> None:
         if self.val_loader is None:
