@@ -12,8 +12,8 @@ from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
 from dassl.engine.state import Fingerprint, changed_tensors, frozen_fingerprints, load_tensors
+from dassl.utils.checkpoints import last_checkpoint, load_checkpoint, save_checkpoint, without_module_prefix
 from dassl.utils.tools import check_availability, tolist_if_not
-from dassl.utils.torchtools import last_checkpoint, load_checkpoint, save_checkpoint, without_module_prefix
 
 __all__ = ["RegisteredModel", "TrainerBase"]
 

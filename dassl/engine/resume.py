@@ -19,9 +19,9 @@ from dassl.engine.base import RegisteredModel
 from dassl.engine.record import record_schema
 from dassl.engine.rng import rng_schema, rng_state, set_rng_state
 from dassl.engine.state import changed_tensors, fingerprint, load_tensors
+from dassl.utils.checkpoints import load_checkpoint, tensors_by_name, torch_save
 from dassl.utils.object_state import load_object_state
 from dassl.utils.schema import check, whole
-from dassl.utils.torchtools import load_checkpoint, tensors_by_name, torch_save
 
 __all__ = ["RESUME_FILE", "copy_models", "find_resume", "restore", "save_resume"]
 
@@ -48,7 +48,7 @@ def save_resume(trainer: Any, attributes: MethodAttributes, path: Path) -> None:
     state = {
         "format": _FORMAT,
         "epoch": trainer.epoch + 1,
-        "config": trainer.cfg.dump(),
+        "config": trainer.run_record.config or trainer.cfg.dump(),
         "data": data_of(trainer),
         "models": {entry.name: changed_tensors(entry.model, entry.frozen) for entry in models},
         "frozen": {entry.name: {key: list(mark) for key, mark in entry.frozen.items()} for entry in models},

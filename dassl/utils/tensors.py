@@ -8,9 +8,10 @@ from typing import IO, Any
 
 import torch
 
+from dassl.utils.names import first_few
 from dassl.utils.schema import describe
 
-__all__ = ["check_checksums", "check_index", "is_finite", "misfit", "tensor_checksums"]
+__all__ = ["CHECKSUMS", "check_checksums", "check_index", "is_finite", "misfit", "tensor_checksums"]
 
 
 def misfit(value: Any, own: torch.Tensor) -> str:
@@ -19,7 +20,7 @@ def misfit(value: Any, own: torch.Tensor) -> str:
     A parameter takes dense, finite values. A buffer may hold infinite ones (the mask of an attention does).
     """
     if not isinstance(value, torch.Tensor):
-        return f"is {describe(value)} in the file, a tensor of shape {tuple(own.shape)} in the model"
+        return f"has shape () in the file, {tuple(own.shape)} in the model: it is {describe(value)}, not a tensor"
     if not _is_dense(value):
         return f"is a tensor of layout {value.layout} ({value.dtype}, {value.device}) in the file, not a dense one"
     if value.shape != own.shape:
@@ -28,7 +29,8 @@ def misfit(value: Any, own: torch.Tensor) -> str:
         return f"holds {value.dtype} in the file, {own.dtype} in the model"
     if not value.is_floating_point() and not value.is_complex():
         return ""
-    if is_finite(value.to(own.dtype)):
+    fits = torch.finfo(value.dtype).max <= torch.finfo(own.dtype).max  # else a finite value may become infinite
+    if is_finite(value if fits else value.to(own.dtype)):
         return ""
     if isinstance(own, torch.nn.Parameter):
         return "holds NaN or infinite values"
@@ -45,9 +47,10 @@ def is_finite(tensor: torch.Tensor) -> bool:
     return bool(torch.isfinite(tensor).all())
 
 
-def _is_dense(tensor: torch.Tensor) -> bool:
-    strided = tensor.layout == torch.strided and not tensor.is_nested
-    return strided and not tensor.is_quantized and not tensor.is_meta
+def _is_dense(value: Any) -> bool:
+    if not isinstance(value, torch.Tensor) or value.layout != torch.strided or value.is_nested:
+        return False
+    return not value.is_quantized and not value.is_meta
 
 
 def _kind(tensor: torch.Tensor) -> str:
@@ -62,27 +65,35 @@ def tensor_checksums(content: Any) -> list[tuple[str, int]]:
 
     The CRC is that of the tensor's bytes, row by row; of those it stores if it repeats them (an expanded tensor).
     """
-    return [(name, _crc(tensor)) for name, tensor in _tensors(content, "", set())]
+    return [(name, _crc(value)) for name, value in _entries(content, "", set()) if _is_dense(value)]
 
 
 def check_checksums(content: Any, expected: Any, path: Path) -> None:
     """Compare the tensors of a loaded file with the :func:`tensor_checksums` that it was written with.
 
+    What has become something other than a dense tensor is left to the checks of those who take it.
+
     Raises:
-        ValueError: a tensor has changed, is missing or was added; the message names it.
+        ValueError: a tensor has changed or is missing; the message names it.
     """
-    found = tensor_checksums(content)
-    if not isinstance(expected, (list, tuple)) or len(expected) != len(found):
-        raise ValueError(f"{path} is damaged: its list of checksums is not that of its {len(found)} tensors. {_ADVICE}")
-    changed = [name for (name, crc), pair in zip(found, expected, strict=True) if tuple(pair) != (name, crc)]
+    pairs = expected if isinstance(expected, (list, tuple)) else [expected]
+    if not all(isinstance(pair, (list, tuple)) and list(map(type, pair)) == [str, int] for pair in pairs):
+        raise ValueError(f"{path} is damaged: its list of checksums is none. {_ADVICE}")
+    found = dict(_entries(content, "", set()))
+    missing = [name for name, _ in pairs if name not in found]
+    if missing:
+        raise ValueError(f"{path} lacks tensors that it was written with: {first_few(missing)}. {_EDITED}")
+    changed = [name for name, crc in pairs if _is_dense(found[name]) and _crc(found[name]) != crc]
     if changed:
         raise ValueError(
-            f"{path} is damaged: the bytes of {len(changed)} of its {len(found)} tensors are not those that were"
-            f" written, first of '{changed[0]}'. {_ADVICE}"
+            f"{path} is damaged: the bytes of {len(changed)} of its {len(pairs)} tensors are not those that were"
+            f" written: {first_few(changed)}. {_EDITED}"
         )
 
 
+CHECKSUMS = "tensor_crc32"  # the entry of a file with the checksums of its tensors
 _ADVICE = "Copy or make it again"
+_EDITED = f"{_ADVICE}; if it was changed on purpose, remove its entry '{CHECKSUMS}'"
 
 
 def check_index(path: Path) -> None:
@@ -112,17 +123,14 @@ def _read_index(file: IO[bytes]) -> None:
                         pass
 
 
-def _tensors(value: Any, name: str, seen: set[int]) -> Iterator[tuple[str, torch.Tensor]]:
-    """Each tensor in nested containers with its name; a container that is there twice is visited once."""
-    if isinstance(value, torch.Tensor):
-        if _is_dense(value):
-            yield name, value
-        return
+def _entries(value: Any, name: str, seen: set[int]) -> Iterator[tuple[str, Any]]:
+    """Each entry of nested containers with its name; a container that is there twice is entered once."""
+    yield name, value
     if not isinstance(value, (Mapping, list, tuple)) or id(value) in seen:
         return
     seen.add(id(value))
     for key, item in value.items() if isinstance(value, Mapping) else enumerate(value):
-        yield from _tensors(item, f"{name}.{key}" if name else str(key), seen)
+        yield from _entries(item, f"{name}.{key}" if name else str(key), seen)
 
 
 def _crc(tensor: torch.Tensor) -> int:

@@ -66,7 +66,7 @@ def test_a_damaged_tensor_is_named(tmp_path, content) -> None:
     damaged = content.replace(torch.arange(12.0).numpy().tobytes(), torch.arange(1.0, 13.0).numpy().tobytes())
     assert damaged != content
     (tmp_path / "file").write_bytes(damaged)
-    with pytest.raises(ValueError, match=r"file is damaged: the bytes of 1 of its 4 tensors .* 'state_dict\.ctx'"):
+    with pytest.raises(ValueError, match=r"file is damaged: the bytes of 1 of its 4 tensors .*: state_dict\.ctx\."):
         load_checkpoint(tmp_path / "file")
 
 
@@ -76,9 +76,8 @@ def test_a_damaged_tensor_is_named(tmp_path, content) -> None:
         lambda weights: weights.update(a=weights["b"], b=weights["a"]),
         lambda weights: weights.update(c=weights.pop("b")),
         lambda weights: weights.pop("b"),
-        lambda weights: weights.update(c=torch.ones(2)),
     ],
-    ids=["swapped", "renamed", "removed", "added"],
+    ids=["swapped", "renamed", "removed"],
 )
 def test_tensors_under_other_names_are_seen(tmp_path, change) -> None:
     save_checkpoint({"state_dict": {"a": torch.zeros(2), "b": torch.ones(2)}, "epoch": 1}, tmp_path)
@@ -86,8 +85,11 @@ def test_tensors_under_other_names_are_seen(tmp_path, change) -> None:
     state = torch.load(path, weights_only=True)
     change(state["state_dict"])
     torch.save(state, path)
-    with pytest.raises(ValueError, match=r"model\.pth\.tar-1 is damaged"):
+    with pytest.raises(ValueError, match=r"tar-1 (is damaged|lacks tensors).*state_dict\.[ab].*on purpose"):
         load_checkpoint(path)
+    del state["tensor_crc32"]
+    torch.save(state, path)
+    load_checkpoint(path)
 
 
 def test_files_of_others_need_no_checksums(tmp_path) -> None:
@@ -195,9 +197,9 @@ def test_a_broken_entry_is_named(tmp_path, state, message) -> None:
         (torch.tensor([torch.inf, -torch.inf, 0.0]).half(), "ctx holds NaN or infinite values"),
         (torch.tensor([1e300, 0, 0], dtype=torch.float64), "ctx holds NaN or infinite values"),
         (torch.ones(1, 1).expand(10**6, 10**6), r"ctx has shape \(1000000, 1000000\) in the file"),
-        (None, "ctx is None in the file, a tensor of shape"),
-        ("text", "ctx is str 'text' in the file"),
-        ([1.0, 2.0, 3.0], "ctx is list of 3 in the file"),
+        (None, r"ctx has shape \(\) in the file, \(3,\) in the model: it is None, not a tensor"),
+        ("text", "ctx has shape .*: it is str 'text', not a tensor"),
+        ([1.0, 2.0, 3.0], "ctx has shape .*: it is list of 3, not a tensor"),
     ],
 )
 def test_what_is_no_parameter_is_refused(tmp_path, value, message) -> None:
@@ -210,7 +212,7 @@ def test_what_is_no_parameter_is_refused(tmp_path, value, message) -> None:
     [
         ("mask", torch.tensor([0.0, torch.nan]), "mask holds NaN"),
         ("steps", torch.tensor(1.5), "steps holds torch.float32 in the file, torch.int64 in the model"),
-        ("steps", 4, "steps is int 4 in the file"),
+        ("steps", 4, "steps has shape .*: it is int 4, not a tensor"),
     ],
 )
 def test_what_is_no_buffer_is_refused(tmp_path, name, value, message) -> None:
