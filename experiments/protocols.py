@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from dassl.utils.schema import describe
 from experiments.methods import Method, Protocol
 from experiments.runs import ROOT, Run, Status, read_settings, run_status, transfer_protocol
 
@@ -102,7 +103,11 @@ class Job:
             files.insert(0, self.needs.path / "config.yaml")
         settings = read_settings(files[0])
         epoch = settings.get("OPTIM.MAX_EPOCH")
-        return None if epoch is None or settings.get("TEST.FINAL_MODEL") == "best_val" else int(epoch)
+        if epoch is None or settings.get("TEST.FINAL_MODEL") == "best_val":
+            return None
+        if not isinstance(epoch, int) or isinstance(epoch, bool) or epoch < 0:
+            raise ValueError(f"{files[0]}: OPTIM.MAX_EPOCH is {describe(epoch)}, expected a number of epochs")
+        return epoch
 
     def command(self, python: str) -> list[str]:
         """The train.py command, to be run in the repository's root."""

@@ -7,9 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
-from dassl.config.merge import flatten
+from dassl.config.saved import MOST_BYTES, saved_settings
 from dassl.utils.results import read_results
 
 __all__ = [
@@ -169,17 +167,16 @@ def run_status(
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """The leaves of a YAML file as {"OPTIM.LR": value}; empty if it holds no keys.
+    """The leaves of a YAML file as {"OPTIM.LR": value}; empty if the file is.
 
     Raises:
         OSError: it cannot be read.
-        ValueError: it is not valid YAML.
+        ValueError: it is not valid YAML, or not a configuration.
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not valid YAML: {error}") from error
-    return dict(flatten(content)) if isinstance(content, Mapping) else {}
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path} is not a file")
+    with open(path, "rb") as file:
+        return saved_settings(file.read(MOST_BYTES + 1), str(path))
 
 
 def _differences(config_file: Path, wanted: Mapping[str, Any]) -> Iterator[str]:
@@ -200,6 +197,6 @@ def _comparable(value: Any) -> Any:
     if isinstance(value, str):
         try:
             value = literal_eval(value)
-        except (ValueError, SyntaxError):
+        except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
             return value
     return list(value) if isinstance(value, tuple) else value

@@ -240,7 +240,7 @@ class ClipTrainer(TrainerX):
         self._load(self._models[name], state_dict, source)
 
     def _load_initial(self, root: nn.Module, path: str) -> None:
-        checkpoint = load_checkpoint(path)
+        checkpoint = load_checkpoint(path, need=("state_dict",))
         try:
             self._load(root, checkpoint["state_dict"], path)
         except ValueError as error:

@@ -16,7 +16,8 @@ from dassl.engine.state import (
     signature,
     unpack,
 )
-from dassl.utils.torchtools import load_object_state
+from dassl.utils.object_state import load_object_state
+from dassl.utils.schema import describe
 
 __all__ = ["MethodAttributes"]
 
@@ -86,19 +87,28 @@ class MethodAttributes:
             ValueError: an attribute with a state does not exist, or a module's tensors do not fit.
         """
         for name, entry in saved.items():
+            of_attribute = f"{source}, attribute '{name}',"
             if "value" in entry:
-                value = unpack(entry["value"], trainer.device, self._model_tensors(trainer))
-                setattr(trainer, name, value)
+                setattr(trainer, name, self._unpacked(trainer, entry["value"], of_attribute))
             elif not hasattr(trainer, name):
                 raise ValueError(
                     f"{type(trainer).__name__} makes its attribute '{name}' only during training, so that its state"
                     f" cannot be restored: make it in build_model, or delete {source} to start from scratch"
                 )
             elif "state" in entry:
-                load_object_state(getattr(trainer, name), entry["state"])
+                if not _is_stateful(target := getattr(trainer, name)):
+                    raise ValueError(f"{of_attribute} is the state of an object, the trainer has {describe(target)}")
+                load_object_state(target, entry["state"], of_attribute)
             else:
-                module = getattr(trainer, name)
-                load_tensors(module, entry["module"], module.state_dict(), f"{source}, attribute '{name}',")
+                if not isinstance(module := getattr(trainer, name), nn.Module):
+                    raise ValueError(f"{of_attribute} is of a module, the trainer has {describe(module)}")
+                load_tensors(module, entry["module"], module.state_dict(), of_attribute)
+
+    def _unpacked(self, trainer: Any, packed: Any, source: str) -> Any:
+        try:
+            return unpack(packed, trainer.device, self._model_tensors(trainer))
+        except (ValueError, TypeError, RuntimeError) as error:  # RecursionError is a RuntimeError
+            raise ValueError(f"{source} is not valid: {error}") from error
 
     def _model_tensors(self, trainer: Any) -> dict[str, torch.Tensor]:
         """The tensors of registered models and of modules among the attributes, by names that a file can hold."""

@@ -13,8 +13,8 @@ from torch.utils.tensorboard import SummaryWriter
 
 from dassl.engine.state import Fingerprint, changed_tensors, frozen_fingerprints, load_tensors
 from dassl.engine.weights import find_weights, weights_below
+from dassl.utils.checkpoints import load_checkpoint, save_checkpoint, without_module_prefix
 from dassl.utils.tools import check_availability, tolist_if_not
-from dassl.utils.torchtools import load_checkpoint, save_checkpoint, without_module_prefix
 
 __all__ = ["RegisteredModel", "TrainerBase"]
 
@@ -127,14 +127,15 @@ class TrainerBase:
             others = weights_below(directory)  # of another trainer
             raise FileNotFoundError(self._advised(error, load_checkpoint(others[0]) if others else {})) from error
         for name, path in paths.items():
-            checkpoint = load_checkpoint(path)
+            checkpoint = load_checkpoint(path, need=("state_dict",))
             self._check_belonging(checkpoint.get("belongs_to") or {}, str(path))
             try:
-                self.load_weights(name, checkpoint.get("state_dict", {}), str(path))
+                self.load_weights(name, checkpoint["state_dict"], str(path))
             except ValueError as error:
                 raise ValueError(self._advised(error, checkpoint)) from error
             self.loaded_epoch = checkpoint.get("epoch")
-            print(f"Load {path} to {name} (epoch={self.loaded_epoch}, val_result={checkpoint.get('val_result')})")
+            val_result = reprlib.repr(checkpoint.get("val_result"))
+            print(f"Load {path} to {name} (epoch={self.loaded_epoch}, val_result={val_result})")
 
     def belongs_to(self) -> dict[str, Any]:
         """Plain values that a checkpoint's weights depend on, such as the backbone; ``load_model`` compares them."""

@@ -2,16 +2,17 @@
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
 from dassl.utils.results import write_results
+from dassl.utils.schema import number, whole
 from dassl.utils.tools import atomic_write, lock_folder, remove_temporaries
 
-__all__ = ["RunRecord"]
+__all__ = ["RunRecord", "record_schema"]
 
 
 class RunRecord:
@@ -25,7 +26,9 @@ class RunRecord:
         losses, lr, images: of the current epoch: averages by name, the last learning rate, the number of images.
         split, result, test_seconds: of the last test.
         results_written: whether results.json was written since the last test began.
-        lock: held on the output folder once this run writes there.
+        data: what identifies the training images, once it was looked up.
+        config: the text of config.yaml, once this run has written it.
+        lock: held on the output folder once this run reads its state or writes there.
     """
 
     def __init__(self) -> None:
@@ -37,7 +40,9 @@ class RunRecord:
         self.result: float | None = None
         self.test_seconds = 0.0
         self.results_written = False
+        self.data: dict[str, Any] | None = None
         self.lock: FileLock | None = None
+        self.config: str | None = None
         self.start_epoch()
 
     def start_epoch(self) -> None:
@@ -65,22 +70,50 @@ class RunRecord:
         """The time of all epochs and of ``fit``."""
         return self.fit_seconds + sum(row["seconds"] for row in self.history)
 
-    def claim(self, folder: str | Path, config: str) -> None:
-        """Make ``folder`` this run's own: lock it, write ``config`` to config.yaml, delete a former results.json.
-
-        Nothing in the folder changes before this, so that a command that is refused does not change a finished run.
+    def hold(self, folder: str | Path) -> None:
+        """Lock ``folder``, so that no other run writes between reading its state and continuing it.
 
         Raises:
             BlockingIOError: another process holds the folder.
         """
+        if self.lock is None:
+            self.lock = lock_folder(folder)
+
+    def let_go(self) -> None:
+        """Unlock the folder of a run that was refused."""
         if self.lock is not None:
-            return
+            self.lock.release()
+            self.lock = None
+
+    def claim(self, folder: str | Path, dump: Callable[[], str]) -> None:
+        """Make ``folder`` this run's own: lock it, write config.yaml, delete a former results.json.
+
+        Nothing in the folder changes before this, so that a command that is refused does not change a finished run.
+        Called again, it checks that the folder is still there.
+
+        Args:
+            dump: returns the text of config.yaml; called once a run.
+
+        Raises:
+            BlockingIOError: another process holds the folder.
+            FileNotFoundError: the folder was claimed before, and has been removed since.
+        """
         folder = Path(folder)
-        self.lock = lock_folder(folder)
+        path = folder / "config.yaml"
+        if self.config is not None:
+            if not path.is_file():
+                raise FileNotFoundError(
+                    f"{folder} was removed, emptied or renamed while this run was writing to it: nothing more is"
+                    " written there. Start the run again, in a folder that stays"
+                )
+            return
+        self.hold(folder)
         remove_temporaries(folder)
-        with atomic_write(folder / "config.yaml", "w") as file:
+        config = dump()
+        with atomic_write(path, "w") as file:
             file.write(config)
         (folder / "results.json").unlink(missing_ok=True)
+        self.config = config
 
     def write_history(self, folder: str | Path) -> None:
         """Write history.jsonl, one line per epoch: the whole file, so that a resumed run repeats no line."""
@@ -100,3 +133,19 @@ class RunRecord:
         """Restore a :meth:`state_dict`."""
         for name in ("history", "best_result", "fit_seconds"):
             setattr(self, name, state[name])
+
+
+def record_schema() -> Any:
+    """The schema of a :meth:`RunRecord.state_dict`."""
+    from voluptuous import ALLOW_EXTRA, Required, Schema
+    from voluptuous import Any as OneOf
+
+    row = {
+        Required("epoch"): whole(1),
+        Required("losses"): {str: OneOf(int, float)},  # a metric may be NaN
+        Required("lr"): OneOf(None, number),
+        Required("seconds"): number,
+        Required("images_per_second"): number,
+    }
+    rows = [Schema(row, extra=ALLOW_EXTRA)]
+    return {Required("history"): rows, Required("best_result"): number, Required("fit_seconds"): number}

@@ -126,9 +126,11 @@ class SimpleTrainer(TrainerBase):
             record.start_epoch()
             self.before_epoch()
             self.run_epoch()
+            self._claim_output()
             self.after_epoch()
             record.end_epoch(self.epoch + 1)
             if self.output_dir:
+                self._claim_output()
                 record.write_history(self.output_dir)
                 save_resume(self, self._attributes, Path(self.output_dir) / RESUME_FILE)
         record.training = False
@@ -141,6 +143,7 @@ class SimpleTrainer(TrainerBase):
         self.fit()
         self.run_record.fit_seconds = time.perf_counter() - start
         if self.max_epoch == 0 and self.output_dir:
+            self._claim_output()
             self.save_model(-1, self.output_dir)
 
     def before_train(self) -> None:
@@ -158,7 +161,7 @@ class SimpleTrainer(TrainerBase):
 
     def _claim_output(self) -> None:
         if self.output_dir:
-            self.run_record.claim(self.output_dir, self.cfg.dump())
+            self.run_record.claim(self.output_dir, self.cfg.dump)
 
     def _check_best_val(self) -> None:
         if self.val_loader is None:
@@ -172,15 +175,22 @@ class SimpleTrainer(TrainerBase):
 
         Raises:
             FileNotFoundError: cfg.RESUME does not exist.
-            ValueError: the state does not belong to this configuration.
+            ValueError: the state does not belong to this configuration, or is damaged.
+            BlockingIOError: another process writes to OUTPUT_DIR.
         """
         if self.cfg.RESUME and not Path(self.cfg.RESUME).is_dir():
             raise FileNotFoundError(f"RESUME: no folder {self.cfg.RESUME}")
+        if self.output_dir:
+            self.run_record.hold(self.output_dir)  # another start may be about to finish this run
         folders = [folder for folder in dict.fromkeys([self.output_dir, directory]) if folder]
         path = next((path for folder in folders if (path := find_resume(folder))), None)
         if path is None:
             return 0
-        start_epoch = restore(self, self._attributes, path)
+        try:
+            start_epoch = restore(self, self._attributes, path)
+        except ValueError:
+            self.run_record.let_go()
+            raise
         if self.output_dir:
             copy_models(self, path.parent, Path(self.output_dir))
         print(f"Resume from {path}: {start_epoch} of {self.max_epoch} epochs are done")

@@ -1,17 +1,19 @@
-"""Reading and restoring what changes in a run: tensors of models, random generators, plain values.
+"""Reading and restoring what changes in a run: tensors of models and plain values.
 
 A tensor that a state dict holds under several names (a module used in two places, tied weights) is saved once, under
 the first of them.
 """
 
-import random
 from collections import OrderedDict
 from collections.abc import Container, Mapping
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
+
+from dassl.utils.schema import describe
+from dassl.utils.tensors import misfit
 
 __all__ = [
     "Fingerprint",
@@ -23,19 +25,21 @@ __all__ = [
     "frozen_fingerprints",
     "load_tensors",
     "pack",
-    "rng_state",
-    "set_rng_state",
     "signature",
     "unpack",
 ]
 
 Fingerprint = tuple[int, ...]
 _ROW = 4096
+_LISTED = 100  # problems in one message
 
 
 @torch.no_grad()
 def fingerprint(tensor: torch.Tensor) -> Fingerprint:
-    """Integers that differ when the tensor's bytes do; computed on the tensor's device, in two passes over it."""
+    """Integers that differ when the tensor's bytes do; computed on the tensor's device, in two passes over it.
+
+    The weights of the sums are odd: multiplied by an even one, a flipped sign could vanish modulo 2^64.
+    """
     flat = tensor.detach().contiguous().reshape(-1)
     if flat.storage_offset() or flat.numel() == 0:
         flat = flat.clone()
@@ -44,7 +48,7 @@ def fingerprint(tensor: torch.Tensor) -> Fingerprint:
     rows = data[:whole].view(torch.int64).view(-1, _ROW)  # (R, row), sums wrap around
     rest = data[whole:].to(torch.int64)
     series = (rows.sum(0), rows.sum(1), rest)
-    weighted = [(sums * torch.arange(1, len(sums) + 1, device=data.device)).sum() for sums in series]
+    weighted = [(sums * (2 * torch.arange(len(sums), device=data.device) + 1)).sum() for sums in series]
     return (*tensor.shape, len(data), *torch.stack([*weighted, rest.sum()]).tolist())
 
 
@@ -91,7 +95,8 @@ def check_tensors(model: nn.Module, state: Mapping[str, Any], may_miss: Containe
     Only names in ``may_miss`` may be absent from it. Of the names of one tensor, one is enough.
 
     Raises:
-        ValueError: missing or unexpected names, or shapes that differ; all of them are listed.
+        ValueError: missing or unexpected names, or tensors that cannot be copied (:func:`misfit`); the first are
+            listed.
     """
     own = model.state_dict(keep_vars=True)
     first = first_names(own)
@@ -99,13 +104,14 @@ def check_tensors(model: nn.Module, state: Mapping[str, Any], may_miss: Containe
     problems = [f"missing {name} {_shape(own[name])}" for name in _distinct(own) if name not in present]
     for name, value in state.items():
         if name not in own:
-            problems.append(f"unexpected {name} {_shape(value)}")
-        elif _shape(value) != _shape(own[name]):
-            problems.append(f"{name} has shape {_shape(value)} in the file, {_shape(own[name])} in the model")
+            problems.append(f"unexpected {name if name.isprintable() else repr(name)} {_shape(value)}")
+        elif isinstance(own[name], torch.Tensor) and (problem := misfit(value, own[name])):
+            problems.append(f"{name} {problem}")
     if problems:
+        more = [f"and {len(problems) - _LISTED} more"] if len(problems) > _LISTED else []
         raise ValueError(
             f"{source} does not fit the model (another prompt depth, prompt length, backbone or trainer?):\n  "
-            + "\n  ".join(problems)
+            + "\n  ".join(problems[:_LISTED] + more)
         )
 
 
@@ -116,28 +122,7 @@ def load_tensors(model: nn.Module, state: Mapping[str, Any], may_miss: Container
 
 
 def _shape(value: Any) -> tuple[int, ...]:
-    return tuple(value.shape) if isinstance(value, torch.Tensor) else ()
-
-
-def rng_state() -> dict[str, Any]:
-    """The state of the random generators of Python, NumPy and torch, as plain values and tensors."""
-    name, keys, position, has_gauss, cached = cast(tuple, np.random.get_state(legacy=True))
-    return {
-        "python": random.getstate(),
-        "numpy": (name, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, cached),
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-    }
-
-
-def set_rng_state(state: Mapping[str, Any]) -> None:
-    """Restore a :func:`rng_state`; GPU generators only if the number of GPUs is the same."""
-    random.setstate(state["python"])
-    name, keys, *rest = state["numpy"]
-    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
-    torch.set_rng_state(state["torch"])
-    if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(state["cuda"])
+    return tuple(value.shape) if isinstance(value, torch.Tensor) and not value.is_nested else ()
 
 
 def signature(value: Any) -> Any:
@@ -191,18 +176,30 @@ def unpack(packed: Any, device: torch.device, models: Mapping[str, torch.Tensor]
     Args:
         device: where tensors from an accelerator are put.
         models: the tensors that keys refer to.
+
+    Raises:
+        ValueError, TypeError: ``packed`` is not what :func:`pack` returns.
     """
-    if not isinstance(packed, dict):
-        return packed
-    if "model" in packed:
-        tensor = models[packed["model"]]
-        return tensor if packed["grad"] == tensor.requires_grad else tensor.detach()
-    if "tensor" in packed:
-        tensor = packed["tensor"].to(device if packed["accelerator"] else "cpu")
-        return tensor.requires_grad_(packed["grad"])
-    if "array" in packed:
-        return packed["array"].numpy()[()]
-    if "mapping" in packed:
-        return {unpack(key, device, models): unpack(item, device, models) for key, item in packed["mapping"]}
-    items = [unpack(item, device, models) for item in next(iter(packed.values()))]
-    return tuple(items) if "tuple" in packed else items
+
+    def inner(item: Any) -> Any:
+        return unpack(item, device, models)
+
+    match packed:
+        case None | bool() | int() | float() | str():
+            return packed
+        case {"model": str(key), "grad": bool(grad)} if key in models:
+            tensor = models[key]
+            return tensor if grad == tensor.requires_grad else tensor.detach()
+        case {"tensor": torch.Tensor() as tensor, "accelerator": bool(accelerator), "grad": bool(grad)} if (
+            tensor.is_floating_point() or tensor.is_complex() or not grad
+        ):
+            return tensor.to(device if accelerator else "cpu").requires_grad_(grad)
+        case {"array": torch.Tensor() as tensor} if tensor.layout == torch.strided and tensor.dtype != torch.bfloat16:
+            return tensor.numpy()[()]
+        case {"mapping": list(pairs)} if all(isinstance(p, tuple) and len(p) == 2 for p in pairs):
+            return {inner(key): inner(item) for key, item in pairs}
+        case {"list": list(items)}:
+            return [inner(item) for item in items]
+        case {"tuple": list(items)}:
+            return tuple(inner(item) for item in items)
+    raise ValueError(f"expected a plain value, found {describe(packed)}")

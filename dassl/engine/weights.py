@@ -1,15 +1,15 @@
 """Finding the files of trained weights in the folder, or at the file, that a user gives."""
 
-import re
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
+from dassl.utils.checkpoints import last_checkpoint
 from dassl.utils.names import first_few
 
 __all__ = ["existing", "find_weights", "weights_below"]
 
-BEST, POINTER, PREFIX = "model-best.pth.tar", "checkpoint", "model.pth.tar-"
+BEST, PREFIX = "model-best.pth.tar", "model.pth.tar-"
 
 
 def find_weights(given: str | Path, names: Sequence[str], epoch: int | None = None) -> dict[str, Path]:
@@ -68,19 +68,8 @@ def _from_file(path: Path, names: Sequence[str], epoch: int | None) -> dict[str,
 def _in_folder(folder: Path, epoch: int | None) -> Path:
     if epoch is not None:
         return folder / f"{PREFIX}{epoch}"
-    best, pointer = folder / BEST, folder / POINTER
-    if best.is_file():
-        return best
-    if not pointer.is_file():
-        return best
-    with open(pointer, encoding="utf-8", errors="replace") as file:
-        named = file.read(200).strip()
-    if not re.fullmatch(r"[\w.-]*\w", named):
-        raise ValueError(
-            f"{pointer} should hold the name of the model file that was saved last, not {named[:50]!r}: choose one by"
-            " its epoch (--load-epoch)"
-        )
-    return folder / named
+    best = folder / BEST
+    return best if best.is_file() or not (folder / "checkpoint").exists() else last_checkpoint(folder)
 
 
 def _no_folder(path: Path) -> str:

@@ -28,9 +28,9 @@ _NAMES = {
     "environment": "collect_env_info describe_device set_random_seed",
     "images": "read_image",
     "meters": "AverageMeter MetricMeter",
-    "torchtools": "adjust_learning_rate count_num_param init_network_weights load_checkpoint load_pretrained_weights"
-    " open_all_layers open_specified_layers plain_state resume_from_checkpoint save_checkpoint set_bn_to_eval"
-    " torch_save",
+    "torchtools": "adjust_learning_rate count_num_param init_network_weights last_checkpoint load_checkpoint"
+    " load_pretrained_weights open_all_layers open_specified_layers plain_state resume_from_checkpoint"
+    " save_checkpoint set_bn_to_eval torch_save",
 }
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names.split()}
 _SUBMODULES = {*_NAMES, "progress", "safe_load", "tools"}

@@ -114,19 +114,26 @@ def lock_folder(folder: str | Path) -> "FileLock":
     return lock
 
 
-def read_json(fpath: str | Path) -> Any:
+def read_json(fpath: str | Path, max_bytes: int = 2**30) -> Any:
     """Return the content of a JSON file.
 
+    Args:
+        max_bytes: longer files are refused: they take about ten times their size in memory.
+
     Raises:
-        ValueError: the file is not JSON; the message names it.
+        OSError: the file cannot be opened.
+        ValueError: the file is not JSON or too long; the message names it.
     """
-    with open(fpath, encoding="utf-8") as file:
-        try:
-            return json.load(file)
-        except json.JSONDecodeError as error:
-            raise ValueError(
-                f"{fpath} is not valid JSON ({error}): delete it if it is a cache, else restore it"
-            ) from error
+    if os.path.exists(fpath) and not os.path.isdir(fpath) and not os.path.isfile(fpath):
+        raise ValueError(f"{fpath} is not a regular file")  # reading a pipe would wait for ever
+    with open(fpath, "rb") as file:
+        content = file.read(max_bytes + 1)
+    if len(content) > max_bytes:
+        raise ValueError(f"{fpath} is longer than the {max_bytes:,} bytes that are read")
+    try:
+        return json.loads(content.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{fpath} is not valid JSON ({error}): delete it if it is a cache, else restore it") from error
 
 
 def write_json(obj: Any, fpath: str | Path) -> None:

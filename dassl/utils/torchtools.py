@@ -1,22 +1,31 @@
-"""Checkpoints, learning rates, freezing and initialization of torch modules."""
+"""Learning rates, freezing and initialization of torch modules; checkpoints are in :mod:`dassl.utils.checkpoints`."""
 
-from collections import Counter, OrderedDict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
-from dassl.utils.files import atomic_write
+from dassl.utils.checkpoints import (
+    check_matching,
+    last_checkpoint,
+    load_checkpoint,
+    plain_state,
+    resume_from_checkpoint,
+    save_checkpoint,
+    tensors_by_name,
+    torch_save,
+    without_module_prefix,
+)
 from dassl.utils.names import closest_hint, tolist_if_not
-from dassl.utils.safe_load import Placeholder, load_plain
+from dassl.utils.schema import check
 
 __all__ = [
     "adjust_learning_rate",
     "count_num_param",
     "init_network_weights",
+    "last_checkpoint",
     "load_checkpoint",
     "load_pretrained_weights",
     "open_all_layers",
@@ -27,144 +36,6 @@ __all__ = [
     "set_bn_to_eval",
     "torch_save",
 ]
-
-
-def plain_state(value: Any) -> Any:
-    """Return ``value`` made of tensors, numbers, strings and plain containers only, which ``weights_only`` can load.
-
-    An object with a ``state_dict`` is replaced by it. An object without a plain form becomes None.
-    """
-    if value is None or isinstance(value, (bool, int, float, str, bytes, complex)):
-        return value
-    if isinstance(value, torch.Tensor):
-        return _compact(value.detach())
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, np.ndarray):
-        return torch.from_numpy(value.copy())
-    if isinstance(value, Mapping):
-        return {key: plain_state(item) for key, item in value.items()}
-    if isinstance(value, tuple):
-        return tuple(plain_state(item) for item in value)
-    if isinstance(value, (list, set, frozenset)):
-        return [plain_state(item) for item in value]
-    if isinstance(value, (torch.device, torch.dtype, Path)):
-        return str(value)
-    if callable(getattr(value, "state_dict", None)):
-        return plain_state(value.state_dict())
-    return None
-
-
-def _compact(tensor: torch.Tensor) -> torch.Tensor:
-    """Return the tensor, or a copy if it is a view of a larger one, all of which ``torch.save`` would write."""
-    if tensor.layout == torch.strided and tensor.untyped_storage().nbytes() > tensor.nbytes:
-        return tensor.clone()
-    return tensor
-
-
-def torch_save(state: Any, fpath: str | Path) -> None:
-    """``torch.save`` of :func:`plain_state`, atomically."""
-    with atomic_write(fpath) as file:
-        torch.save(plain_state(state), file)
-
-
-def save_checkpoint(
-    state: Mapping[str, Any],
-    save_dir: str | Path,
-    is_best: bool = False,
-    remove_module_from_keys: bool = True,
-    model_name: str = "",
-) -> None:
-    """Write ``<save_dir>/model.pth.tar-<state["epoch"]>`` (or ``model_name``), and its name into ``checkpoint``.
-
-    Args:
-        state: must hold ``state_dict`` and ``epoch``; anything but tensors and plain values is dropped.
-        is_best: also write ``model-best.pth.tar``.
-        remove_module_from_keys: strip the prefix ``module.`` that nn.DataParallel adds to names.
-    """
-    state = dict(state)
-    if remove_module_from_keys:
-        state["state_dict"] = without_module_prefix(state["state_dict"])
-    name = model_name or f"model.pth.tar-{state['epoch']}"
-    fpath = Path(save_dir) / name
-    torch_save(state, fpath)
-    print(f"Checkpoint saved to {fpath}")
-    with atomic_write(Path(save_dir) / "checkpoint", "w") as file:
-        file.write(f"{name}\n")
-    if is_best:
-        best = Path(save_dir) / "model-best.pth.tar"
-        torch_save(state, best)
-        print(f'Best checkpoint saved to "{best}"')
-
-
-def without_module_prefix(state_dict: Mapping[str, Any]) -> OrderedDict[str, Any]:
-    """Return the state dict without the prefix ``module.`` in its names."""
-    return OrderedDict((name.removeprefix("module."), value) for name, value in state_dict.items())
-
-
-def load_checkpoint(fpath: str | Path) -> dict[str, Any]:
-    """Return a checkpoint, with its tensors on the CPU. Nothing in the file is executed.
-
-    Other objects pickled into it (the published checkpoints hold a scheduler) are replaced by inert placeholders.
-
-    Raises:
-        FileNotFoundError: there is no such file; the message lists the files in its folder.
-        ValueError: the file is not a checkpoint, or is truncated.
-    """
-    if fpath is None:
-        raise ValueError("No checkpoint path was given (None)")
-    path = Path(fpath)
-    if not path.is_file():
-        raise FileNotFoundError(f"No checkpoint at {path}. {_list_folder(path.parent)}")
-    checkpoint = load_plain(path)
-    if not isinstance(checkpoint, Mapping):
-        raise ValueError(
-            f"{path} holds {type(checkpoint).__name__}, expected a checkpoint: a dict with 'state_dict' and 'epoch'"
-        )
-    return dict(checkpoint)
-
-
-def _list_folder(folder: Path) -> str:
-    if not folder.is_dir():
-        return f"The folder {folder} does not exist either"
-    names = sorted(path.name for path in folder.iterdir())
-    return f"In that folder: {', '.join(names) or 'nothing'}"
-
-
-def resume_from_checkpoint(fdir: str | Path, model: nn.Module, optimizer: Any = None, scheduler: Any = None) -> int:
-    """Load the checkpoint named in ``<fdir>/checkpoint``, and return the epoch to resume from.
-
-    The states of the optimizer and the scheduler are restored; if the file does not hold one, a line is printed.
-    """
-    pointer = Path(fdir) / "checkpoint"
-    if not pointer.is_file():
-        raise FileNotFoundError(f"No file 'checkpoint' in {fdir}. {_list_folder(Path(fdir))}")
-    fpath = Path(fdir) / pointer.read_text(encoding="utf-8").strip()
-    print(f'Loading checkpoint from "{fpath}"')
-    checkpoint = load_checkpoint(fpath)
-    model.load_state_dict(checkpoint["state_dict"])
-    print("Loaded model weights")
-    for name, target in (("optimizer", optimizer), ("scheduler", scheduler)):
-        if target is None:
-            continue
-        state = checkpoint.get(name)
-        if state is None or isinstance(state, Placeholder):
-            print(f"The checkpoint holds no state of the {name}, which starts from its initial state")
-        else:
-            load_object_state(target, state)
-            print(f"Loaded {name}")
-    start_epoch = int(checkpoint["epoch"])
-    print(f"Previous epoch: {start_epoch}")
-    return start_epoch
-
-
-def load_object_state(target: Any, state: Mapping[str, Any]) -> None:
-    """Call ``target.load_state_dict(state)`` for a state saved through :func:`plain_state`."""
-    current = target.state_dict()
-    restored = {
-        name: Counter(value) if isinstance(current.get(name), Counter) else value for name, value in state.items()
-    }
-    target.load_state_dict(restored)
 
 
 def adjust_learning_rate(
@@ -245,15 +116,18 @@ def load_pretrained_weights(model: nn.Module, weight_path: str | Path) -> None:
         ValueError: no layer matches.
     """
     checkpoint = load_checkpoint(weight_path)
-    state_dict = without_module_prefix(checkpoint.get("state_dict", checkpoint))
-    own = model.state_dict()
-    matched = {name: value for name, value in state_dict.items() if name in own and own[name].shape == value.shape}
+    content = check(checkpoint.get("state_dict", checkpoint), tensors_by_name, str(weight_path))
+    state_dict = without_module_prefix(content)
+    own = model.state_dict(keep_vars=True)
+    shared = {name: value for name, value in state_dict.items() if name in own and isinstance(value, torch.Tensor)}
+    matched = {name: value for name, value in shared.items() if own[name].shape == value.shape}
+    check_matching(matched, own, Path(weight_path))
     discarded = [name for name in state_dict if name not in matched]
     if not matched:
         raise ValueError(
             f"No layer of {weight_path} matches the model: the file has {_some(state_dict)}, the model {_some(own)}"
         )
-    model.load_state_dict({**own, **matched})
+    model.load_state_dict({**model.state_dict(), **matched})
     print(f"Successfully loaded pretrained weights from {weight_path}")
     if discarded:
         print(f"Layers discarded due to unmatched keys or size: {discarded}")
