@@ -7,18 +7,15 @@ from yacs.config import CfgNode
 
 from dassl.config import setting
 from dassl.data.datasets import DatasetBase
-from datasets.fewshot import few_shot, subsample_classes
+from dassl.utils import first_few
+from dassl.utils.names import DEFAULT_TEMPLATE
+from datasets.fewshot import few_shot, subsample_classes, with_fewer_images
+from datasets.listing import check_encoding, list_folders
 from datasets.sources import Source
 from datasets.splits import Split, read_split, relocate
-from datasets.validation import check_files_exist, check_split
+from datasets.validation import ClassCountError, check_files_exist, check_split, check_template
 
 DEFAULT_ROOT = "./data"
-DEFAULT_TEMPLATE = "a photo of a {}."
-
-
-def fill_template(template: str, classname: str) -> str:
-    """The prompt of a class: underscores in its name are spaces."""
-    return template.format(classname.replace("_", " "))
 
 
 class ClipDataset(DatasetBase):
@@ -43,7 +40,9 @@ class ClipDataset(DatasetBase):
     @classmethod
     def data_root(cls, cfg: CfgNode) -> Path:
         """DATASET.ROOT as an absolute path; ./data if it is empty."""
-        return Path(cfg.DATASET.ROOT or DEFAULT_ROOT).expanduser().absolute()
+        root = Path(cfg.DATASET.ROOT or DEFAULT_ROOT).expanduser().absolute()
+        check_encoding([str(root)], "DATASET.ROOT")
+        return root
 
     def locate(self, cfg: CfgNode) -> Path:
         """The dataset's folder; sets ``self.dataset_dir`` to it.
@@ -108,34 +107,65 @@ class ClipDataset(DatasetBase):
         except FileNotFoundError:
             raise
         except Exception as error:  # a damaged annotation file can fail in any way
-            reason = f"{type(error).__name__}: {error}"
+            reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
             raise ValueError(
-                f"{name}: the annotations in {folder} are damaged ({reason}). Download them again"
+                f"{name}: the annotations in {folder} are damaged: {reason}. Download them again"
             ) from error
         return relocate(split, image_dir, folder, self.ignored_folders)
 
-    def finish(self, cfg: CfgNode, split: Split, ready: bool = False) -> None:
+    def finish(self, cfg: CfgNode, split: Split, ready: bool = False, files_exist: bool = False) -> None:
         """Check the split, draw the shots, choose base or new classes, and initialise the dataset.
 
         Args:
-            cfg: DATASET.NUM_SHOTS, DATASET.SUBSAMPLE_CLASSES and SEED.
+            cfg: DATASET.NUM_SHOTS, DATASET.SUBSAMPLE_CLASSES, DATASET.TEMPLATE and SEED.
             split: all items.
             ready: the files are known to exist and the shots are already drawn.
+            files_exist: the files are known to exist.
 
         Raises:
             FileNotFoundError: the split lists files that do not exist.
-            ValueError: the split is inconsistent.
+            ValueError: the split is inconsistent, or DATASET.TEMPLATE is not a prompt.
         """
         name = type(self).__name__
-        check_split(*split, name, self.expected_classes)
-        if not ready:
+        if template := setting(cfg, "DATASET.TEMPLATE"):
+            self.template = check_template(template)
+        try:
+            check_split(*split, name, self.expected_classes)
+        except ClassCountError as error:
+            raise ValueError(f"{error}{self.as_own_data()}") from error
+        if not ready and not files_exist:
             remedy = f"unpack them again (python -m datasets prepare {name})" if self.sources else "restore them"
             check_files_exist([item.impath for items in split for item in items], name, remedy)
         self._compare_sizes(split, ready)
         if not ready:
             split = few_shot(split, cfg.DATASET.NUM_SHOTS, cfg.SEED)
-        split = subsample_classes(split, setting(cfg, "DATASET.SUBSAMPLE_CLASSES"))
+        classes = setting(cfg, "DATASET.SUBSAMPLE_CLASSES")
+        split = subsample_classes(split, classes)
         super().__init__(train_x=split.train, val=split.val, test=split.test)
+        self._note_small_numbers(cfg.DATASET.NUM_SHOTS, classes)
+
+    def as_own_data(self) -> str:
+        """The advice to train on the dataset's class folders as one's own images; "" if it has none."""
+        folder = Path(getattr(self, "image_dir", self.dataset_dir))
+        if not folder.is_dir() or not list_folders(folder):
+            return ""
+        return (
+            f"\n  as it is: --dataset-config-file configs/datasets/image_folder.yaml --root {folder} (train.py), or "
+            f"DATA={folder} and the dataset image_folder (scripts); its numbers are not comparable with published ones"
+        )
+
+    def _note_small_numbers(self, num_shots: int, classes: str) -> None:
+        """Note classes with fewer images than shots, and so few classes that an accuracy says little."""
+        if fewer := with_fewer_images(self.train_x or [], num_shots):
+            counts = first_few(f"{classname} ({count})" for classname, count in fewer.items())
+            self.note(
+                f"{len(fewer)} of {self.num_classes} classes have fewer than {num_shots} training images: {counts}"
+            )
+        which = "The dataset" if classes == "all" else f"The {classes} half"
+        if self.num_classes == 1:
+            self.note(f"{which} has one class only, {self.classnames[0]!r}: an accuracy of 100 % on it means nothing")
+        elif self.num_classes == 2 and classes != "all":
+            self.note(f"{which} has two classes only, {' and '.join(self.classnames)}: chance is 50 %")
 
     def _compare_sizes(self, split: Split, drawn: bool) -> None:
         """Print a note if the sizes are not the published ones; those of a drawn training set say nothing."""

@@ -1,19 +1,23 @@
 """ImageNet (Russakovsky et al., 2015): 1,000 classes; the validation images are used for validation and test."""
 
+import re
 from collections import OrderedDict
 from pathlib import Path
 
-from scipy.io import loadmat
 from yacs.config import CfgNode
 
 from dassl.data.datasets import DATASET_REGISTRY
+from dassl.utils import first_few
 from datasets.base import ClipDataset
 from datasets.fewshot import draw_shots, shot_rng
-from datasets.listing import list_class_folders, list_images, read_classnames, to_items
+from datasets.listing import list_class_folders, loose_images, read_classnames, to_items
+from datasets.matlab import read_structures
 from datasets.sources import CLASSNAMES, Source
 from datasets.splits import Split
+from datasets.text import read_lines
 from datasets.validation import check_class_folders
 
+_WNID = re.compile(r"n\d{8}")
 DEVKIT = "ILSVRC2012_devkit_t12"  # the development kit's folder
 
 
@@ -35,16 +39,18 @@ def sort_validation_images(unpacked: Path, folder: Path) -> None:
             f"{truth}, which lists the classes of the validation images, does not exist: pass "
             "ILSVRC2012_devkit_t12.tar.gz with --archive, too"
         )
-    synsets = loadmat(kit / "meta.mat")["synsets"].ravel()
-    wnids = {int(s["ILSVRC2012_ID"].item()): str(s["WNID"].item()) for s in synsets}
-    labels = truth.read_text(encoding="utf-8").split()
-    images = list_images(unpacked)
+    synsets = read_structures(kit / "meta.mat", "synsets", {"ILSVRC2012_ID": int, "WNID": str})
+    wnids = {str(synset["ILSVRC2012_ID"]): synset["WNID"] for synset in synsets}
+    labels = [label for _, label in read_lines(truth)]
+    if unknown := sorted({label for label in labels if not _WNID.fullmatch(wnids.get(label, ""))}):
+        raise ValueError(f"{truth} has the labels {first_few(unknown)}, which {kit / 'meta.mat'} does not list")
+    images = loose_images(unpacked)
     if len(images) != len(labels):
         raise ValueError(
             f"the archive contains {len(images)} validation images, {truth} lists {len(labels)}: download both again"
         )
     for image, label in zip(images, labels, strict=True):
-        class_folder = unpacked / wnids[int(label)]
+        class_folder = unpacked / wnids[label]
         class_folder.mkdir(exist_ok=True)
         (unpacked / image).rename(class_folder / image)
 

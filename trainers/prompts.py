@@ -16,11 +16,23 @@ from clip.layout import DeepPrompts
 from clip.model import CLIP
 from clip.packing import PackedPrompts, index_tokens
 from clip.transformer import OWN, PROMPT_STD, Own, check_prompt_length
+from dassl.utils.names import DEFAULT_TEMPLATE, fill, readable
+
+__all__ = [
+    "DEFAULT_TEMPLATE",
+    "IMAGENET_TEMPLATES_SELECT",
+    "POSITIONS",
+    "ContextLearner",
+    "context_length",
+    "fill",
+    "fixed_prompts",
+    "initial_words",
+    "place_context",
+    "readable",
+    "tokenize",
+]
 
 POSITIONS = ("end", "middle", "front")
-
-# The hand-written prompt for datasets that have none of their own.
-DEFAULT_TEMPLATE = "a photo of a {}."
 
 # The seven templates that work best together on ImageNet, named in the notebook "Prompt Engineering for ImageNet"
 # of OpenAI's CLIP repository.
@@ -33,16 +45,6 @@ IMAGENET_TEMPLATES_SELECT = [
     "art of the {}.",
     "a photo of the small {}.",
 ]
-
-
-def readable(classname: str) -> str:
-    """The words of a class name: underscores are spaces."""
-    return classname.replace("_", " ")
-
-
-def fill(template: str, classnames: Sequence[str]) -> list[str]:
-    """The prompt of each class: its name in place of the template's `{}`."""
-    return [template.format(readable(name)) for name in classnames]
 
 
 def fixed_prompts(words: str, classnames: Sequence[str]) -> list[str]:
