@@ -11,6 +11,16 @@ from dassl.utils import first_few
 from dassl.utils.names import DEFAULT_TEMPLATE
 from datasets.fewshot import few_shot, subsample_classes, with_fewer_images
 from datasets.listing import check_encoding, list_folders
+from datasets.mirrors import (
+    PART_OF,
+    SortedCopyError,
+    bare,
+    contains_images,
+    find_class_folders,
+    folder_names,
+    holds,
+    same_folder,
+)
 from datasets.sources import Source
 from datasets.splits import Split, read_split, relocate
 from datasets.validation import ClassCountError, check_files_exist, check_split, check_template
@@ -37,6 +47,8 @@ class ClipDataset(DatasetBase):
     on_published_split = True  # False if the split was made from the original annotations
     hub_copy = ""  # Hugging Face dataset with an archive of this one, used if the sources fail
 
+    some_classes: tuple[str, ...] = ()  # some of its class folders, by which a mirror's copy is recognised
+
     @classmethod
     def data_root(cls, cfg: CfgNode) -> Path:
         """DATASET.ROOT as an absolute path; ./data if it is empty."""
@@ -51,8 +63,9 @@ class ClipDataset(DatasetBase):
             FileNotFoundError: no such folder; the message says where it was looked for and how to get it.
         """
         root = self.data_root(cfg)
-        candidates = [root / name for name in (self.dataset_dir, *self.dir_aliases)]
+        candidates = [root / name for name in folder_names(type(self))]
         found = next((folder for folder in candidates if folder.is_dir()), None)
+        found = found or same_folder(root, folder_names(type(self)))
         if found is None:
             raise self.missing(root, *candidates)
         self.dataset_dir = found
@@ -70,7 +83,9 @@ class ClipDataset(DatasetBase):
             f"  expected:   {self.layout}",
             f"  get it:     python -m datasets prepare {name} --root {root}",
         ]
-        if self.by_hand:
+        if bare(root.name) in map(bare, folder_names(type(self))) and root.is_dir():
+            lines.insert(1, f"  {root} seems to be the dataset itself: use --root {root.parent}")
+        if self.by_hand and not all(path.suffix for path in looked_for):  # it is about images
             lines.append(f"  manually:   {self.by_hand}")
         lines.append(
             "  elsewhere:  set DATASET.ROOT (train.py --root, DATA for the scripts) to the folder that contains it"
@@ -87,6 +102,37 @@ class ClipDataset(DatasetBase):
             if path.exists():
                 return path
         raise self.missing(Path(self.dataset_dir).parent, *candidates)
+
+    def images_folder(self, *candidates: Path) -> Path:
+        """The folder of the images: the first of the paths that is one, or where a mirror has the class folders.
+
+        If the images are elsewhere and the published split is there, the first path is returned: ``relocate`` finds
+        them by their names.
+
+        Raises:
+            FileNotFoundError: there is none.
+            SortedCopyError: the class folders are in train/ and test/, and the published split is not there.
+        """
+        folder = Path(self.dataset_dir)
+        existing = [path for path in candidates if path.is_dir()]
+        for path in existing:
+            if not self.some_classes or holds(path, self.some_classes):
+                return path
+        found = find_class_folders(folder, self.some_classes)
+        whole = [path for path in found if path.name.lower() not in PART_OF]
+        if whole or (existing and not found):
+            return whole[0] if whole else existing[0]
+        name = type(self).__name__
+        if (folder / f"split_zhou_{name}.json").exists() and contains_images(folder):
+            return candidates[0]
+        if not found:
+            raise self.missing(folder.parent, *candidates)
+        raise SortedCopyError(
+            f"{name}: {folder} is a copy with class folders in {' and '.join(f'{path.name}/' for path in found)}, not "
+            f"the published layout {self.layout}\n"
+            f"  published split: python -m datasets prepare {name} --root {folder.parent} downloads it; images with "
+            "their published names are then found" + self.as_own_data(found[0].parent)
+        )
 
     def published_split(self, image_dir: Path, build: Callable[[], Split]) -> Split:
         """The published split, ``split_zhou_<Name>.json`` in the dataset's folder.
@@ -132,7 +178,9 @@ class ClipDataset(DatasetBase):
         try:
             check_split(*split, name, self.expected_classes)
         except ClassCountError as error:
-            raise ValueError(f"{error}{self.as_own_data()}") from error
+            raise ValueError(
+                f"{error}{self.as_own_data(Path(getattr(self, 'image_dir', self.dataset_dir)))}"
+            ) from error
         if not ready and not files_exist:
             remedy = f"unpack them again (python -m datasets prepare {name})" if self.sources else "restore them"
             check_files_exist([item.impath for items in split for item in items], name, remedy)
@@ -144,9 +192,8 @@ class ClipDataset(DatasetBase):
         super().__init__(train_x=split.train, val=split.val, test=split.test)
         self._note_small_numbers(cfg.DATASET.NUM_SHOTS, classes)
 
-    def as_own_data(self) -> str:
-        """The advice to train on the dataset's class folders as one's own images; "" if it has none."""
-        folder = Path(getattr(self, "image_dir", self.dataset_dir))
+    def as_own_data(self, folder: Path) -> str:
+        """The advice to train on the class folders in ``folder`` as one's own images; "" if there are none."""
         if not folder.is_dir() or not list_folders(folder):
             return ""
         return (

@@ -41,7 +41,8 @@ def _is_rare_image(suffix: str) -> bool:
     return suffix in RARE_SUFFIXES and Image.registered_extensions().get(suffix) in Image.OPEN
 
 
-def _is_image(name: str) -> bool:
+def is_image(name: str) -> bool:
+    """Whether a file of this name is an image, by its suffix."""
     lower = name.lower()
     return lower.endswith(IMAGE_SUFFIXES) or (
         lower.endswith(RARE_SUFFIXES) and _is_rare_image(os.path.splitext(lower)[1])
@@ -76,10 +77,10 @@ def _collect(folder: str, below: str, images: list[str], others: list[str], seen
             if is_left_behind(name):
                 continue
             if entry.is_file():
-                (found if _is_image(name) else others).append(below + name)
+                (found if is_image(name) else others).append(below + name)
             elif entry.is_dir():
                 folders.append(name)
-            elif _is_image(name):
+            elif is_image(name):
                 raise ValueError(f"{entry.path} is {what_is(entry.path)}, not an image: remove or replace it")
             else:
                 others.append(below + name)
@@ -125,7 +126,7 @@ def list_folders(folder: Path | str) -> list[str]:
 def loose_images(folder: Path | str) -> list[str]:
     """Sorted names of the images in a folder itself, without those in folders of it."""
     with os.scandir(folder) as entries:
-        return sorted(entry.name for entry in entries if _is_image(entry.name) and not is_left_behind(entry.name))
+        return sorted(entry.name for entry in entries if is_image(entry.name) and not is_left_behind(entry.name))
 
 
 def left_out(others: Sequence[str], where: object) -> str:

@@ -13,17 +13,12 @@ from dassl.utils import first_few
 from dassl.utils.names import fill
 from datasets.base import ClipDataset
 from datasets.listing import list_class_folders, list_folders, loose_images, read_classnames, to_items
+from datasets.mirrors import PART_OF
 from datasets.splits import Split, read_split, split_three
 from datasets.text import read_table, shortened
 from datasets.validation import check_class_folders, check_name, same_names, split_entry, unfit_names
 
 COLUMNS = ("path", "label", "classname")
-PART_NAMES = {
-    "train": ("train", "training"),
-    "val": ("val", "valid", "validation", "dev"),
-    "test": ("test", "testing"),
-}
-PART_OF = {name: part for part, names in PART_NAMES.items() for name in names}
 _INTEGER = re.compile("-?[0-9]{1,30}")
 
 

@@ -36,14 +36,20 @@ class OxfordFlowers(ClipDataset):
             gives="imagelabels.mat",
             urls=("https://www.robots.ox.ac.uk/~vgg/data/flowers/102/imagelabels.mat",),
             checksum="md5:e0620be6f572b9609742df49c70aed4d",
+            instead=("split_zhou_OxfordFlowers.json",),
         ),
-        Source("cat_to_name.json", gives="cat_to_name.json", urls=(drive("1AkcxCXeK_RCGCEC_GvmWxjcjaNhu-at0"),)),
+        Source(
+            "cat_to_name.json",
+            gives="cat_to_name.json",
+            urls=(drive("1AkcxCXeK_RCGCEC_GvmWxjcjaNhu-at0"),),
+            instead=("split_zhou_OxfordFlowers.json",),
+        ),
         split_source("OxfordFlowers", "1Pp0sRXzZFZq15zVOzKjKBu4A9i01nozT"),
     )
 
     def __init__(self, cfg: CfgNode) -> None:
         folder = self.locate(cfg)
-        self.image_dir = self.require(folder / "jpg")
+        self.image_dir = self.images_folder(folder / "jpg")
         self.finish(cfg, self.published_split(self.image_dir, self.build_split))
 
     def build_split(self) -> Split:

@@ -38,13 +38,14 @@ class OxfordPets(ClipDataset):
             gives="annotations",
             urls=("https://www.robots.ox.ac.uk/~vgg/data/pets/data/annotations.tar.gz",),
             checksum="md5:95a8c909bbe2e81eed6a22bccdf3f68f",
+            instead=("split_zhou_OxfordPets.json",),
         ),
         split_source("OxfordPets", "1501r8Ber4nNKvmlFVQZ8SeUHTcdTTEqs"),
     )
 
     def __init__(self, cfg: CfgNode) -> None:
         folder = self.locate(cfg)
-        self.image_dir = self.require(folder / "images")
+        self.image_dir = self.images_folder(folder / "images")
         self.finish(cfg, self.published_split(self.image_dir, self.build_split))
 
     def build_split(self) -> Split:

@@ -33,11 +33,17 @@ class StanfordCars(ClipDataset):
     sources = (
         Source("cars_train.tgz", gives="cars_train", urls=("http://ai.stanford.edu/~jkrause/car196/cars_train.tgz",)),
         Source("cars_test.tgz", gives="cars_test", urls=("http://ai.stanford.edu/~jkrause/car196/cars_test.tgz",)),
-        Source("car_devkit.tgz", gives="devkit", urls=("https://ai.stanford.edu/~jkrause/cars/car_devkit.tgz",)),
+        Source(
+            "car_devkit.tgz",
+            gives="devkit",
+            urls=("https://ai.stanford.edu/~jkrause/cars/car_devkit.tgz",),
+            instead=("split_zhou_StanfordCars.json",),
+        ),
         Source(
             "cars_test_annos_withlabels.mat",
             gives="cars_test_annos_withlabels.mat",
             urls=("http://ai.stanford.edu/~jkrause/car196/cars_test_annos_withlabels.mat",),
+            instead=("split_zhou_StanfordCars.json",),
         ),
         split_source("StanfordCars", "1ObCFbaAgVu0I-k_Au-gIUcefirdAuizT"),
     )

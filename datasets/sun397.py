@@ -23,6 +23,7 @@ class SUN397(ClipDataset):
     )
     expected = (15880, 3970, 19850)
     expected_classes = 397
+    some_classes = ("abbey", "airplane_cabin", "zen_garden")
     hub_copy = HUB_COPY
     sources = (
         Source(
@@ -35,6 +36,7 @@ class SUN397(ClipDataset):
             "Partitions.zip",
             gives="Training_01.txt",
             urls=("https://vision.princeton.edu/projects/2010/SUN/download/Partitions.zip",),
+            instead=("split_zhou_SUN397.json",),
         ),
         split_source("SUN397", "1y2RD81BYuiyvebdN-JymPfyWYcd8_MUq"),
     )
@@ -42,7 +44,8 @@ class SUN397(ClipDataset):
     def __init__(self, cfg: CfgNode) -> None:
         folder = self.locate(cfg)
         places = (folder / "SUN397", folder / "SUN397" / "SUN397", folder)
-        self.image_dir = next((place for place in places if _has_letters(place)), self.require(*places))
+        lettered = next((place for place in places if _has_letters(place)), None)
+        self.image_dir = lettered or self.images_folder(*places)
         self.finish(cfg, self.published_split(self.image_dir, self.build_split))
 
     def build_split(self) -> Split:

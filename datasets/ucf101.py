@@ -24,6 +24,7 @@ class UCF101(ClipDataset):
     layout = "ucf101/{UCF-101-midframes/<Action_Name>/, split_zhou_UCF101.json (or ucfTrainTestlist/)}"
     expected = (7639, 1898, 3783)
     expected_classes = 101
+    some_classes = ("Apply_Eye_Makeup", "Archery", "Yo_Yo")
     hub_copy = HUB_COPY
     sources = (
         Source(
@@ -36,7 +37,7 @@ class UCF101(ClipDataset):
 
     def __init__(self, cfg: CfgNode) -> None:
         folder = self.locate(cfg)
-        self.image_dir = self.require(folder / "UCF-101-midframes")
+        self.image_dir = self.images_folder(folder / "UCF-101-midframes")
         self.finish(cfg, self.published_split(self.image_dir, self.build_split))
 
     def build_split(self) -> Split:

@@ -211,6 +211,10 @@ def check_files_exist(paths: Iterable[str], name: str, remedy: str) -> None:
         raise MissingImagesError(missing, len(set(paths)), name, remedy)
 
 
+class MissingFoldersError(ValueError):
+    """Class folders are missing that the class-name file, or the training images, have."""
+
+
 def check_class_folders(
     folders: Sequence[str], classnames: Mapping[str, str], where: object, names_file: object
 ) -> None:
@@ -227,7 +231,7 @@ def check_class_folders(
             f"{len(folders)} class folders in {where} ({first_few(extra)}). Replace it with this dataset's file"
         )
     if absent:
-        raise ValueError(
+        raise MissingFoldersError(
             f"{len(absent)} of {len(classnames)} class folders are missing in {where}: {first_few(absent)}. "
             "Unpack them: without them every later class would get another label"
         )
