@@ -1,26 +1,26 @@
-"""The reader of MATLAB files, version 5: annotations that consist of numbers, texts and structures.
+"""The reader of MATLAB files, version 5: annotations that consist of numbers, texts, cells and structures.
 
-Files are checked before SciPy reads them: what a file says about its sizes decides how much memory SciPy takes.
+SciPy's reader ends the process with a segmentation fault on some damaged files, and reserves as much memory as a file
+states. This one reads the few kinds of arrays that the datasets use (MathWorks, "MAT-File Level 5 File Format").
 """
 
-import io
 import math
 import struct
-import warnings
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from datasets.text import read_bytes, shortened
 
-if TYPE_CHECKING:
-    import numpy as np
-
-MAX_BYTES = 64 * 2**20  # of a file, and of its unpacked content: the largest annotation file has less than 1 MiB
-DEEPEST = 16  # structures in structures
-_MATRIX, _COMPRESSED = 14, 15  # types of data elements
-_CELL, _STRUCT, _OBJECT, _SPARSE, _FUNCTION = 1, 2, 3, 5, 16  # classes of arrays; those from _FUNCTION on are code
+MAX_BYTES = 64 * 2**20  # of a file, and of an unpacked variable: the largest annotation file has less than 1 MiB
+DEEPEST = 16  # levels of cells and structures in one another
+# Types of data elements: codes of struct for numbers, encodings for texts.
+_NUMBERS = {1: "b", 2: "B", 3: "h", 4: "H", 5: "i", 6: "I", 7: "f", 9: "d", 12: "q", 13: "Q"}
+_TEXTS = {1: "latin-1", 2: "latin-1", 4: "utf-16-{}", 16: "utf-8", 17: "utf-16-{}", 18: "utf-32-{}"}
+_MATRIX, _COMPRESSED = 14, 15
+# Classes of arrays; from _FIRST_NUMBER to _LAST_NUMBER they contain numbers.
+_CELL, _STRUCT, _CHAR, _FIRST_NUMBER, _LAST_NUMBER = 1, 2, 4, 6, 15
 
 
 def read_integers(path: Path | str, variable: str) -> list[int]:
@@ -30,14 +30,12 @@ def read_integers(path: Path | str, variable: str) -> list[int]:
         FileNotFoundError: no such file.
         ValueError: not such a file or variable; the message names both.
     """
-    values = _read(path, variable).ravel().tolist()
-    return [_plain(value, int, f"{path}, {variable}({number})") for number, value in enumerate(values, start=1)]
+    return [_plain(value, int, f"{path}, {variable}({i})") for i, value in _entries(path, variable)]
 
 
 def read_texts(path: Path | str, variable: str) -> list[str]:
     """The texts of a cell array; raises like ``read_integers``."""
-    cells = _read(path, variable).ravel()
-    return [_plain(cell, str, f"{path}, {variable}{{{number}}}") for number, cell in enumerate(cells, start=1)]
+    return [_plain(value, str, f"{path}, {variable}({i})") for i, value in _entries(path, variable)]
 
 
 def read_structures(path: Path | str, variable: str, fields: Mapping[str, type]) -> list[dict[str, Any]]:
@@ -48,48 +46,70 @@ def read_structures(path: Path | str, variable: str, fields: Mapping[str, type])
         variable: name of the array.
         fields: names of fields, and what they contain: ``int`` or ``str``.
     """
-    array = _read(path, variable)
-    if absent := [name for name in fields if name not in (array.dtype.names or ())]:
-        raise ValueError(f"{path}: {variable} has no field {', '.join(absent)}: download the original file")
-    return [
-        {name: _plain(record[name], kind, f"{path}, {variable}({number}).{name}") for name, kind in fields.items()}
-        for number, record in enumerate(array.ravel(), start=1)
-    ]
+    structures = []
+    for i, record in _entries(path, variable):
+        known = record if isinstance(record, dict) else {}
+        if absent := [name for name in fields if name not in known]:
+            raise ValueError(f"{path}: {variable}({i}) has no field {', '.join(absent)}: download the original file")
+        where = f"{path}, {variable}({i})"
+        structures.append({name: _plain(known[name], kind, f"{where}.{name}") for name, kind in fields.items()})
+    return structures
+
+
+def _entries(path: Path | str, variable: str) -> Iterator[tuple[int, Any]]:
+    variables = read_variables(path)
+    if variable not in variables:
+        names = ", ".join(variables) or "none"
+        raise ValueError(f"{path} has no variable {variable} (it has: {names}): download the original file")
+    value = variables[variable]
+    if not isinstance(value, list):
+        raise ValueError(f"{path}: {variable} is not an array of numbers, texts or structures: {shortened(value)}")
+    return enumerate(value, start=1)
 
 
 def _plain(value: Any, kind: type, where: str) -> Any:
-    """The only number or text of an array."""
-    import numpy as np
+    """The number or text of an array of one element."""
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    if kind is int and isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if not isinstance(value, kind):
+        raise ValueError(f"{where} must be {'a text' if kind is str else 'an integer'}, not {shortened(value)}")
+    return value
 
-    array = np.asarray(value)
-    if array.size == 1 and array.dtype.kind in ("U" if kind is str else "iuf"):
-        item = array.item()
-        if kind is str or float(item).is_integer():
-            return kind(item)
-    raise ValueError(f"{where} must be {'a text' if kind is str else 'an integer'}, not {shortened(value)}")
 
+def read_variables(path: Path | str) -> dict[str, Any]:
+    """The variables of a file: a list of numbers, cells or {field: value} for an array, a text for characters.
 
-def _read(path: Path | str, variable: str) -> "np.ndarray":
-    """A variable of a file, as SciPy reads it."""
+    Arrays are flattened, columns first. Objects, functions and sparse arrays are None.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a MATLAB file of version 5, or a damaged one.
+    """
     content = read_bytes(path, MAX_BYTES)
     if content.startswith((b"MATLAB 7.3", b"\x89HDF")):
         raise ValueError(f"{path} is a MATLAB 7.3 (HDF5) file: save it with `save -v7`, or download the original file")
-    if len(content) < 128 or not content.startswith(b"MATLAB 5.0"):
+    order = {b"IM": "<", b"MI": ">"}.get(content[126:128])
+    if order is None or not content.startswith(b"MATLAB 5.0"):
         raise ValueError(f"{path} ({len(content)} bytes) is not a MATLAB file of version 5: download it again")
-    from scipy.io import loadmat  # here, since importing it takes a third of a second
-
     try:
-        order = {b"IM": "<", b"MI": ">"}[content[126:128]]
-        _check_sizes(memoryview(content)[128:], order, 0)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            variables = loadmat(io.BytesIO(content))
-    except Exception as error:  # a damaged file can fail in any way
-        raise ValueError(f"{path} is damaged ({type(error).__name__}: {error}): download it again") from error
-    if variable not in variables:
-        names = ", ".join(name for name in variables if not name.startswith("__"))
-        raise ValueError(f"{path} has no variable {variable} (it has: {names}): download the original file")
-    return variables[variable]
+        return dict(_variables(memoryview(content)[128:], order))
+    except (ValueError, struct.error, zlib.error) as error:
+        raise ValueError(f"{path} is damaged ({error}): download it again") from error
+
+
+def _variables(data: memoryview, order: str) -> Iterator[tuple[str, Any]]:
+    for kind, content in _elements(data, order):
+        if kind == _COMPRESSED:
+            unpacker = zlib.decompressobj()
+            unpacked = unpacker.decompress(content, MAX_BYTES)
+            if not unpacker.eof:
+                raise ValueError(f"a variable is cut off or has more than {MAX_BYTES // 2**20} MiB")
+            kind, content = next(_elements(memoryview(unpacked), order), (0, content))
+        if kind != _MATRIX:
+            raise ValueError(f"an element has the type {kind}, which is no array")
+        yield _array(content, order, 0)
 
 
 def _elements(data: memoryview, order: str) -> Iterator[tuple[int, memoryview]]:
@@ -108,34 +128,63 @@ def _elements(data: memoryview, order: str) -> Iterator[tuple[int, memoryview]]:
         yield kind, data[start : start + size]
 
 
-def _check_sizes(data: memoryview, order: str, depth: int) -> None:
-    """Raise a ValueError if an array states more elements than its bytes can hold, or contains code."""
+def _array(data: memoryview, order: str, depth: int) -> tuple[str, Any]:
+    """Name and value of an array."""
+    if not len(data):
+        return "", []
     if depth > DEEPEST:
-        raise ValueError("its structures are nested too deeply")
-    for kind, content in _elements(data, order):
-        if kind == _COMPRESSED:
-            unpacker = zlib.decompressobj()
-            unpacked = unpacker.decompress(content, MAX_BYTES)
-            if unpacker.unconsumed_tail or not unpacker.eof:
-                raise ValueError(f"a variable is cut off or has more than {MAX_BYTES // 2**20} MiB")
-            _check_sizes(memoryview(unpacked), order, depth + 1)
-        elif kind == _MATRIX and len(content):
-            _check_array(content, order, depth)
-
-
-def _check_array(content: memoryview, order: str, depth: int) -> None:
-    parts = list(_elements(content, order))
-    if len(parts) < 3 or len(parts[0][1]) != 8:
-        raise ValueError("an array has no header")
+        raise ValueError("cells and structures are nested too deeply")
+    parts = list(_elements(data, order))
     kind = struct.unpack_from(f"{order}I", parts[0][1])[0] & 0xFF
-    if kind in (_OBJECT, _SPARSE) or kind >= _FUNCTION:
-        raise ValueError("it contains objects, functions or sparse arrays")
+    if kind not in (_CELL, _STRUCT, _CHAR) and not _FIRST_NUMBER <= kind <= _LAST_NUMBER:
+        return "", None
+    if len(parts) < 3:
+        raise ValueError("an array has no size or name")
     sizes = struct.unpack(f"{order}{len(parts[1][1]) // 4}i", parts[1][1])
-    smallest = 8 if kind in (_CELL, _STRUCT) else 1  # bytes of an element
-    if min(sizes, default=-1) < 0 or math.prod(sizes) * smallest > len(content):
-        raise ValueError(f"an array states the size {sizes}, but has {len(content)} bytes")
-    for inner, data in parts[3:]:
-        if inner == _MATRIX and len(data):
-            if depth >= DEEPEST:
-                raise ValueError("its structures are nested too deeply")
-            _check_array(data, order, depth + 1)
+    name, inner = bytes(parts[2][1]).decode("latin-1"), parts[3:]
+    count = math.prod(sizes)
+    if min(sizes, default=-1) < 0 or count > len(data):
+        raise ValueError(f"an array states the size {sizes}, but has {len(data)} bytes")
+    if kind == _CHAR:
+        return name, "".join(_text(*part, order) for part in inner[:1])
+    if kind == _CELL:
+        return name, _values(inner, count, order, depth)
+    if kind == _STRUCT:
+        return name, _structures(inner, count, order, depth)
+    numbers = _numbers(*inner[0], order) if inner else []
+    if len(numbers) != count:
+        raise ValueError(f"an array states the size {sizes}, but has {len(numbers)} numbers")
+    return name, numbers
+
+
+def _values(parts: list[tuple[int, memoryview]], count: int, order: str, depth: int) -> list[Any]:
+    """The values of the arrays in an array."""
+    if len(parts) != count or any(kind != _MATRIX for kind, _ in parts):
+        raise ValueError(f"an array states {count} elements, but has {len(parts)}")
+    return [_array(data, order, depth + 1)[1] for _, data in parts]
+
+
+def _structures(parts: list[tuple[int, memoryview]], count: int, order: str, depth: int) -> list[dict[str, Any]]:
+    if len(parts) < 2:
+        raise ValueError("a structure has no field names")
+    (width,) = struct.unpack_from(f"{order}i", parts[0][1])
+    names = bytes(parts[1][1])
+    if width < 1 or len(names) % width:
+        raise ValueError(f"field names of {width} bytes do not fit {len(names)} bytes")
+    fields = [names[i : i + width].split(b"\0")[0].decode("latin-1") for i in range(0, len(names), width)]
+    values = _values(parts[2:], count * len(fields), order, depth)
+    rows = (values[i : i + len(fields)] for i in range(0, len(values), len(fields)))
+    return [dict(zip(fields, row, strict=True)) for row in rows]
+
+
+def _numbers(kind: int, data: memoryview, order: str) -> list[Any]:
+    if kind not in _NUMBERS:
+        raise ValueError(f"numbers have the unknown type {kind}")
+    code = _NUMBERS[kind]
+    return list(struct.unpack(f"{order}{len(data) // struct.calcsize(f'={code}')}{code}", data))
+
+
+def _text(kind: int, data: memoryview, order: str) -> str:
+    if kind not in _TEXTS:
+        raise ValueError(f"a text has the unknown type {kind}")
+    return bytes(data).decode(_TEXTS[kind].format("le" if order == "<" else "be"))

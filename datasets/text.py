@@ -34,9 +34,10 @@ _KINDS = (
 def shortened(value: object) -> str:
     """``repr(value)``, of a limited length, for messages about values of any size."""
     try:
-        return _SHORT.repr(value)
+        text = _SHORT.repr(value)
     except ValueError:  # an integer of thousands of digits
         return f"a very long {type(value).__name__}"
+    return text if len(text) <= 200 else f"{text[:200]}…"
 
 
 def what_is(path: Path | str) -> str:
