@@ -7,7 +7,7 @@ states. This one reads the few kinds of arrays that the datasets use (MathWorks,
 import math
 import struct
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,7 @@ def read_structures(path: Path | str, variable: str, fields: Mapping[str, type])
         fields: names of fields, and what they contain: ``int`` or ``str``.
     """
     structures = []
-    for i, record in _entries(path, variable):
+    for i, record in _entries(path, variable, fields):
         known = record if isinstance(record, dict) else {}
         if absent := [name for name in fields if name not in known]:
             raise ValueError(f"{path}: {variable}({i}) has no field {', '.join(absent)}: download the original file")
@@ -56,8 +56,8 @@ def read_structures(path: Path | str, variable: str, fields: Mapping[str, type])
     return structures
 
 
-def _entries(path: Path | str, variable: str) -> Iterator[tuple[int, Any]]:
-    variables = read_variables(path)
+def _entries(path: Path | str, variable: str, fields: Collection[str] = ()) -> Iterator[tuple[int, Any]]:
+    variables = read_variables(path, fields)
     if variable not in variables:
         names = ", ".join(variables) or "none"
         raise ValueError(f"{path} has no variable {variable} (it has: {names}): download the original file")
@@ -78,10 +78,14 @@ def _plain(value: Any, kind: type, where: str) -> Any:
     return value
 
 
-def read_variables(path: Path | str) -> dict[str, Any]:
+def read_variables(path: Path | str, fields: Collection[str] | None = None) -> dict[str, Any]:
     """The variables of a file: a list of numbers, cells or {field: value} for an array, a text for characters.
 
     Arrays are flattened, columns first. Objects, functions and sparse arrays are None.
+
+    Args:
+        path: the file.
+        fields: the fields of structures that are read; all by default.
 
     Raises:
         FileNotFoundError: no such file.
@@ -94,97 +98,110 @@ def read_variables(path: Path | str) -> dict[str, Any]:
     if order is None or not content.startswith(b"MATLAB 5.0"):
         raise ValueError(f"{path} ({len(content)} bytes) is not a MATLAB file of version 5: download it again")
     try:
-        return dict(_variables(memoryview(content)[128:], order))
+        return dict(_Reader(order, fields).variables(memoryview(content)[128:]))
     except (ValueError, struct.error, zlib.error) as error:
         raise ValueError(f"{path} is damaged ({error}): download it again") from error
 
 
-def _variables(data: memoryview, order: str) -> Iterator[tuple[str, Any]]:
-    for kind, content in _elements(data, order):
-        if kind == _COMPRESSED:
-            unpacker = zlib.decompressobj()
-            unpacked = unpacker.decompress(content, MAX_BYTES)
-            if not unpacker.eof:
-                raise ValueError(f"a variable is cut off or has more than {MAX_BYTES // 2**20} MiB")
-            kind, content = next(_elements(memoryview(unpacked), order), (0, content))
-        if kind != _MATRIX:
-            raise ValueError(f"an element has the type {kind}, which is no array")
-        yield _array(content, order, 0)
+class _Reader:
+    """Reads arrays in one byte order ("<" or ">").
 
+    Args:
+        order: the byte order, as in ``struct``.
+        fields: the fields of structures that are read; None for all.
+    """
 
-def _elements(data: memoryview, order: str) -> Iterator[tuple[int, memoryview]]:
-    """(type, content) of the data elements one after the other."""
-    position = 0
-    while position < len(data):
-        kind, size = struct.unpack_from(f"{order}II", data, position)
-        start = position + 8
-        if kind >> 16:  # the small form: type, size and at most four bytes of content in eight bytes
-            kind, size, start = kind & 0xFFFF, kind >> 16, position + 4
-            position += 8
-        else:
-            position = start + size + (0 if kind == _COMPRESSED else -size % 8)
-        if start + size > len(data):
-            raise ValueError("it is cut off")
-        yield kind, data[start : start + size]
+    def __init__(self, order: str, fields: Collection[str] | None):
+        self.order = order
+        self.fields = fields
+        self.tag = struct.Struct(f"{order}II").unpack_from
 
+    def variables(self, data: memoryview) -> Iterator[tuple[str, Any]]:
+        """(name, value) of every variable."""
+        for kind, content in self.elements(data):
+            if kind == _COMPRESSED:
+                unpacker = zlib.decompressobj()
+                unpacked = unpacker.decompress(content, MAX_BYTES)
+                if not unpacker.eof:
+                    raise ValueError(f"a variable is cut off or has more than {MAX_BYTES // 2**20} MiB")
+                kind, content = (self.elements(memoryview(unpacked)) or [(0, content)])[0]
+            if kind != _MATRIX:
+                raise ValueError(f"an element has the type {kind}, which is no array")
+            yield self.array(content, 0)
 
-def _array(data: memoryview, order: str, depth: int) -> tuple[str, Any]:
-    """Name and value of an array."""
-    if not len(data):
-        return "", []
-    if depth > DEEPEST:
-        raise ValueError("cells and structures are nested too deeply")
-    parts = list(_elements(data, order))
-    kind = struct.unpack_from(f"{order}I", parts[0][1])[0] & 0xFF
-    if kind not in (_CELL, _STRUCT, _CHAR) and not _FIRST_NUMBER <= kind <= _LAST_NUMBER:
-        return "", None
-    if len(parts) < 3:
-        raise ValueError("an array has no size or name")
-    sizes = struct.unpack(f"{order}{len(parts[1][1]) // 4}i", parts[1][1])
-    name, inner = bytes(parts[2][1]).decode("latin-1"), parts[3:]
-    count = math.prod(sizes)
-    if min(sizes, default=-1) < 0 or count > len(data):
-        raise ValueError(f"an array states the size {sizes}, but has {len(data)} bytes")
-    if kind == _CHAR:
-        return name, "".join(_text(*part, order) for part in inner[:1])
-    if kind == _CELL:
-        return name, _values(inner, count, order, depth)
-    if kind == _STRUCT:
-        return name, _structures(inner, count, order, depth)
-    numbers = _numbers(*inner[0], order) if inner else []
-    if len(numbers) != count:
-        raise ValueError(f"an array states the size {sizes}, but has {len(numbers)} numbers")
-    return name, numbers
+    def elements(self, data: memoryview) -> list[tuple[int, memoryview]]:
+        """(type, content) of the data elements one after the other."""
+        found = []
+        position, end = 0, len(data)
+        while position < end:
+            kind, size = self.tag(data, position)
+            start = position + 8
+            if kind >> 16:  # the small form: type, size and at most four bytes of content in eight bytes
+                kind, size, start = kind & 0xFFFF, kind >> 16, position + 4
+                position += 8
+            else:
+                position = start + size + (0 if kind == _COMPRESSED else -size % 8)
+            if start + size > end:
+                raise ValueError("it is cut off")
+            found.append((kind, data[start : start + size]))
+        return found
 
+    def array(self, data: memoryview, depth: int) -> tuple[str, Any]:
+        """Name and value of an array."""
+        if not len(data):
+            return "", []
+        if depth > DEEPEST:
+            raise ValueError("cells and structures are nested too deeply")
+        parts = self.elements(data)
+        kind = struct.unpack_from(f"{self.order}I", parts[0][1])[0] & 0xFF
+        if kind not in (_CELL, _STRUCT, _CHAR) and not _FIRST_NUMBER <= kind <= _LAST_NUMBER:
+            return "", None
+        if len(parts) < 3:
+            raise ValueError("an array has no size or name")
+        sizes = struct.unpack(f"{self.order}{len(parts[1][1]) // 4}i", parts[1][1])
+        name, inner = str(parts[2][1], "latin-1"), parts[3:]
+        count = math.prod(sizes)
+        if not sizes or min(sizes) < 0 or count > len(data):
+            raise ValueError(f"an array states the size {sizes}, but has {len(data)} bytes")
+        if kind == _CHAR:
+            return name, "".join(self.text(*part) for part in inner[:1])
+        if kind == _CELL:
+            self.check_count(inner, count)
+            return name, [self.array(cell, depth + 1)[1] for _, cell in inner]
+        if kind == _STRUCT:
+            return name, self.structures(inner, count, depth)
+        numbers = self.numbers(*inner[0]) if inner else []
+        if len(numbers) != count:
+            raise ValueError(f"an array states the size {sizes}, but has {len(numbers)} numbers")
+        return name, numbers
 
-def _values(parts: list[tuple[int, memoryview]], count: int, order: str, depth: int) -> list[Any]:
-    """The values of the arrays in an array."""
-    if len(parts) != count or any(kind != _MATRIX for kind, _ in parts):
-        raise ValueError(f"an array states {count} elements, but has {len(parts)}")
-    return [_array(data, order, depth + 1)[1] for _, data in parts]
+    def structures(self, parts: list[tuple[int, memoryview]], count: int, depth: int) -> list[dict[str, Any]]:
+        """{field: value} of each structure of an array."""
+        if len(parts) < 2:
+            raise ValueError("a structure has no field names")
+        (width,) = struct.unpack_from(f"{self.order}i", parts[0][1])
+        names = bytes(parts[1][1])
+        if width < 1 or len(names) % width:
+            raise ValueError(f"field names of {width} bytes do not fit {len(names)} bytes")
+        fields = [names[i : i + width].split(b"\0")[0].decode("latin-1") for i in range(0, len(names), width)]
+        self.check_count(parts[2:], count * len(fields))
+        wanted = [(i, name) for i, name in enumerate(fields, 2) if self.fields is None or name in self.fields]
+        starts = range(0, count * len(fields), len(fields) or 1)
+        return [{name: self.array(parts[start + i][1], depth + 1)[1] for i, name in wanted} for start in starts]
 
+    def numbers(self, kind: int, data: memoryview) -> list[Any]:
+        if kind not in _NUMBERS:
+            raise ValueError(f"numbers have the unknown type {kind}")
+        code = _NUMBERS[kind]
+        return list(struct.unpack(f"{self.order}{len(data) // struct.calcsize(f'={code}')}{code}", data))
 
-def _structures(parts: list[tuple[int, memoryview]], count: int, order: str, depth: int) -> list[dict[str, Any]]:
-    if len(parts) < 2:
-        raise ValueError("a structure has no field names")
-    (width,) = struct.unpack_from(f"{order}i", parts[0][1])
-    names = bytes(parts[1][1])
-    if width < 1 or len(names) % width:
-        raise ValueError(f"field names of {width} bytes do not fit {len(names)} bytes")
-    fields = [names[i : i + width].split(b"\0")[0].decode("latin-1") for i in range(0, len(names), width)]
-    values = _values(parts[2:], count * len(fields), order, depth)
-    rows = (values[i : i + len(fields)] for i in range(0, len(values), len(fields)))
-    return [dict(zip(fields, row, strict=True)) for row in rows]
+    def text(self, kind: int, data: memoryview) -> str:
+        if kind not in _TEXTS:
+            raise ValueError(f"a text has the unknown type {kind}")
+        return str(data, _TEXTS[kind].format("le" if self.order == "<" else "be"))
 
-
-def _numbers(kind: int, data: memoryview, order: str) -> list[Any]:
-    if kind not in _NUMBERS:
-        raise ValueError(f"numbers have the unknown type {kind}")
-    code = _NUMBERS[kind]
-    return list(struct.unpack(f"{order}{len(data) // struct.calcsize(f'={code}')}{code}", data))
-
-
-def _text(kind: int, data: memoryview, order: str) -> str:
-    if kind not in _TEXTS:
-        raise ValueError(f"a text has the unknown type {kind}")
-    return bytes(data).decode(_TEXTS[kind].format("le" if order == "<" else "be"))
+    @staticmethod
+    def check_count(parts: list[tuple[int, memoryview]], count: int) -> None:
+        """Raise a ValueError unless there are as many arrays as stated."""
+        if len(parts) != count or any(kind != _MATRIX for kind, _ in parts):
+            raise ValueError(f"an array states {count} elements, but has {len(parts)}")
