@@ -206,7 +206,8 @@ class ClipDataset(DatasetBase):
         if fewer := with_fewer_images(self.train_x or [], num_shots):
             counts = first_few(f"{classname} ({count})" for classname, count in fewer.items())
             self.note(
-                f"{len(fewer)} of {self.num_classes} classes have fewer than {num_shots} training images: {counts}"
+                f"{len(fewer)} of {self.num_classes} classes have fewer than {num_shots} training images, all of which "
+                f"are used: {counts}"
             )
         which = "The dataset" if classes == "all" else f"The {classes} half"
         if self.num_classes == 1:

@@ -77,7 +77,7 @@ class ImageNet(ClipDataset):
             "ILSVRC2012_devkit_t12.tar.gz",
             gives=DEVKIT,
             checksum="md5:fa75699e90414af021442c21a62c3abf",
-            instead=("images/val", "val"),  # it is for sorting the validation images
+            instead=tuple(f"{place}/val" for place in PLACES),  # it is for sorting the validation images
         ),
         Source(
             "ILSVRC2012_img_val.tar",
@@ -85,7 +85,7 @@ class ImageNet(ClipDataset):
             checksum="md5:29b22e2961454d5413ddabcf34fc5622",
             into="images/val",
             arrange=sort_validation_images,
-            instead=("val",),
+            instead=tuple(f"{place}/val" for place in PLACES[1:]),
         ),
         Source(
             "ILSVRC2012_img_train.tar",

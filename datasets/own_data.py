@@ -70,8 +70,8 @@ class ImageFolder(OwnData):
         if os.path.lexists(names_file):
             names = dict(sorted(read_classnames(names_file, names).items()))
             check_class_folders(list(listings["train"]), names, folders["train"], names_file)
-        for folder, name in names.items():
-            check_name(name, f"{folders['train']}/{folder}")
+        for name in names.values():
+            check_name(name, str(folders["train"]))
         same_names(names, "folders")
         parts = {}
         for part, listing in listings.items():

@@ -171,4 +171,4 @@ def _moved(item: Datum, moved: Mapping[str, str]) -> Datum:
 
 def _folder_words(path: str, folder: Path) -> set[str]:
     """The words in the folder names between ``folder`` and the file: ``cars_train/05266.jpg`` → cars, train."""
-    return set(re.split(r"[/_\s-]+", os.path.relpath(os.path.dirname(path), folder)))
+    return set(re.split(r"[/_\s-]+", os.path.relpath(os.path.dirname(path), folder))) - {".", ""}
