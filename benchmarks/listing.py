@@ -2,7 +2,7 @@
 
     python -m benchmarks.listing --against ../other_checkout
 
-makes a tree of class folders in a temporary folder (hard links to tiny files) and times `ImageFolder` and `check` on it,
+makes a tree of class folders in a temporary folder (hard links to tiny files) and times `ImageFolder` and `check` on it
 in a new process each time. With `--against`, the two checkouts take turns, so that both see the same machine.
 """
 
@@ -64,13 +64,13 @@ def timed(checkout: Path, root: Path) -> dict[str, float]:
     return json.loads(done.stdout)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser("python -m benchmarks.listing", description=__doc__.splitlines()[0])
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser("python -m benchmarks.listing", description=__doc__)
     parser.add_argument("--folders", type=int, default=1000, help="class folders (1000)")
     parser.add_argument("--files", type=int, default=100, help="images in each (100)")
     parser.add_argument("--rounds", type=int, default=7, help="processes of each side (7)")
     parser.add_argument("--against", type=Path, help="another checkout of the project")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     sides = {"here": HERE} | ({"against": args.against.resolve()} if args.against else {})
     times: dict[str, list[dict[str, float]]] = {side: [] for side in sides}
     with tempfile.TemporaryDirectory() as folder:
