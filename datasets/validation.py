@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from dassl.data.datasets import DatasetBase, Datum
@@ -31,15 +32,20 @@ def check_name(name: str, where: str) -> str:
     Raises:
         ValueError: it is blank, very long, or contains characters that are no text.
     """
+    if _is_plain(name):
+        return name
     if _NO_TEXT.search(name):
         raise ValueError(f"{where}: the class name {shortened(name)} contains characters that are not text")
     if len(name) > LONGEST_NAME:
         raise ValueError(
             f"{where}: the class name {shortened(name)} has {len(name)} characters: CLIP reads a few words"
         )
-    if not readable(name).strip().strip(_INVISIBLE):
-        raise ValueError(f"{where}: the class name {shortened(name)} is blank: write what the images show")
-    return name
+    raise ValueError(f"{where}: the class name {shortened(name)} is blank: write what the images show")
+
+
+@lru_cache
+def _is_plain(name: str) -> bool:
+    return len(name) <= LONGEST_NAME and not _NO_TEXT.search(name) and bool(readable(name).strip().strip(_INVISIBLE))
 
 
 def relative_path(path: str, where: str) -> str:
