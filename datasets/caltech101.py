@@ -21,6 +21,7 @@ class Caltech101(ClipDataset):
     layout = "caltech-101/{101_ObjectCategories/<class>/, split_zhou_Caltech101.json}"
     expected = (4128, 1649, 2465)
     expected_classes = 100
+    some_classes = ("accordion", "airplanes", "yin_yang")
     ignored_folders = tuple(IGNORED)
     hub_copy = HUB_COPY
     sources = (
@@ -36,7 +37,7 @@ class Caltech101(ClipDataset):
 
     def __init__(self, cfg: CfgNode) -> None:
         folder = self.locate(cfg)
-        self.image_dir = self.require(
+        self.image_dir = self.images_folder(
             folder / "101_ObjectCategories", folder / "caltech-101" / "101_ObjectCategories", folder / "caltech101"
         )
         self.finish(

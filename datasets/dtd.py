@@ -22,6 +22,7 @@ class DescribableTextures(ClipDataset):
     layout = "dtd/{images/<texture>/, split_zhou_DescribableTextures.json}"
     expected = (2820, 1128, 1692)
     expected_classes = 47
+    some_classes = ("banded", "braided", "zigzagged")
     hub_copy = HUB_COPY
     sources = (
         Source(
@@ -36,7 +37,7 @@ class DescribableTextures(ClipDataset):
 
     def __init__(self, cfg: CfgNode) -> None:
         folder = self.locate(cfg)
-        self.image_dir = self.require(folder / "images", folder / "dtd" / "images")
+        self.image_dir = self.images_folder(folder / "images", folder / "dtd" / "images")
         self.finish(cfg, self.published_split(self.image_dir, lambda: split_three(class_folder_items(self.image_dir))))
 
     @staticmethod

@@ -32,6 +32,7 @@ class EuroSAT(ClipDataset):
     layout = "eurosat/{2750/<class>/, split_zhou_EuroSAT.json}"
     expected = (13500, 5400, 8100)
     expected_classes = 10
+    some_classes = tuple(NEW_CNAMES)
     hub_copy = HUB_COPY
     sources = (
         Source(
@@ -49,7 +50,7 @@ class EuroSAT(ClipDataset):
 
     def __init__(self, cfg: CfgNode) -> None:
         folder = self.locate(cfg)
-        self.image_dir = self.require(folder / "2750", folder / "EuroSAT" / "2750", folder / "EuroSAT_RGB")
+        self.image_dir = self.images_folder(folder / "2750", folder / "EuroSAT" / "2750", folder / "EuroSAT_RGB")
         self.finish(
             cfg,
             self.published_split(

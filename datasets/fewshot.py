@@ -45,6 +45,12 @@ def few_shot(split: Split, num_shots: int, seed: int) -> Split:
     return Split(train, draw(split.val, min(num_shots, 4)), split.test)
 
 
+def with_fewer_images(items: Sequence[Datum], num_shots: int) -> dict[str, int]:
+    """{class name: number of items} of the classes with fewer than ``num_shots`` items."""
+    groups = by_label(items).values() if num_shots >= 1 else ()
+    return {group[0].classname: len(group) for group in groups if len(group) < num_shots}
+
+
 def subsample_lists(lists: Sequence[list[Datum]], subsample: str) -> list[list[Datum]]:
     """``subsample_classes`` for any number of lists; the first one defines the classes."""
     check_availability(subsample, SUBSAMPLES, "DATASET.SUBSAMPLE_CLASSES")

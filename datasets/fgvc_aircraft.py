@@ -8,6 +8,8 @@ from dassl.data.datasets import DATASET_REGISTRY, Datum
 from datasets.base import ClipDataset
 from datasets.sources import HUB_COPY, Source
 from datasets.splits import Split, relocate
+from datasets.text import read_lines, shortened
+from datasets.validation import check_name, relative_path
 
 
 @DATASET_REGISTRY.register()
@@ -35,8 +37,8 @@ class FGVCAircraft(ClipDataset):
         nested = folder / "fgvc-aircraft-2013b" / "data"
         folder = self.require(folder / "images", folder / "data" / "images", nested / "images").parent
         self.image_dir = folder / "images"
-        variants = self.require(folder / "variants.txt").read_text(encoding="utf-8").splitlines()
-        labels = {name.strip(): label for label, name in enumerate(line for line in variants if line.strip())}
+        variants = read_lines(self.require(folder / "variants.txt"))
+        labels = {name: label for label, (_, name) in enumerate(variants)}
         parts = [self.read_data(self.require(folder / f"images_variant_{part}.txt"), labels) for part in Split._fields]
         self.finish(cfg, relocate(Split(*parts), self.image_dir, folder))
 
@@ -47,13 +49,13 @@ class FGVCAircraft(ClipDataset):
             ValueError: a variant that is not in ``variants.txt``.
         """
         items = []
-        for line in path.read_text(encoding="utf-8").splitlines():
-            number, _, variant = line.strip().partition(" ")
-            if not number:
-                continue
+        for line_number, line in read_lines(path):
+            where = f"{path}, line {line_number}"
+            number, _, variant = line.partition(" ")
             if variant not in labels:
                 raise ValueError(
-                    f"{path} names the variant {variant!r}, which is not in variants.txt: download both again"
+                    f"{where} names the variant {shortened(variant)}, which is not in variants.txt: download both again"
                 )
-            items.append(Datum(f"{self.image_dir}/{number}.jpg", labels[variant], classname=variant))
+            image = relative_path(f"{number}.jpg", where)
+            items.append(Datum(f"{self.image_dir}/{image}", labels[variant], classname=check_name(variant, where)))
         return items

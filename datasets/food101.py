@@ -19,6 +19,7 @@ class Food101(ClipDataset):
     layout = "food-101/{images/<dish>/, split_zhou_Food101.json}"
     expected = (50500, 20200, 30300)
     expected_classes = 101
+    some_classes = ("apple_pie", "french_fries", "waffles")
     hub_copy = HUB_COPY
     sources = (
         Source(
@@ -33,5 +34,5 @@ class Food101(ClipDataset):
 
     def __init__(self, cfg: CfgNode) -> None:
         folder = self.locate(cfg)
-        self.image_dir = self.require(folder / "images", folder / "food-101" / "images")
+        self.image_dir = self.images_folder(folder / "images", folder / "food-101" / "images")
         self.finish(cfg, self.published_split(self.image_dir, lambda: split_three(class_folder_items(self.image_dir))))

@@ -2,32 +2,150 @@
 
 import os
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from dassl.data.datasets import Datum
-from dassl.utils import first_few, read_json, write_json
+from dassl.utils import first_few, write_json
+from datasets.text import read_json, read_lines, shortened, what_is
+from datasets.validation import check_name
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".tif", ".tiff", ".webp")
+IMAGE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".pbm", ".pnm"),
+    *(".tif", ".tiff", ".webp"),
+)
+RARE_SUFFIXES = (".avif", ".jp2", ".heic", ".heif", ".jxl")  # read if the installed Pillow can
+# What operating systems and tools leave behind; names with a dot in front are hidden.
+LEFT_BEHIND = {
+    *("__macosx", "@eadir", "@recycle", "#recycle", "$recycle.bin", "system volume information", "lost+found"),
+    *("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__pycache__"),
+}
+DEEPEST = 16  # levels of folders in a class folder
+MOST_WORDS = 30  # of a folder name with spaces in classnames.txt
 CACHE_VERSION = 1
 SETTLED_SECONDS = 2  # a more recent change may be followed by another one with the same modification time
 
 
-def list_images(folder: Path | str) -> list[str]:
-    """Sorted names of the image files in a folder, without hidden ones."""
-    names = os.listdir(folder)
-    return sorted(name for name in names if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith("."))
+def is_left_behind(name: str) -> bool:
+    """Whether a file or folder is hidden, or one that operating systems and tools leave behind."""
+    return name.startswith(".") or name.lower() in LEFT_BEHIND
+
+
+@lru_cache
+def _is_rare_image(suffix: str) -> bool:
+    """Whether the installed Pillow reads the files of one of ``RARE_SUFFIXES``."""
+    from PIL import Image  # here, since reading all of Pillow's modules takes a while
+
+    return suffix in RARE_SUFFIXES and Image.registered_extensions().get(suffix) in Image.OPEN
+
+
+def is_image(name: str) -> bool:
+    """Whether a file of this name is an image, by its suffix."""
+    lower = name.lower()
+    return lower.endswith(IMAGE_SUFFIXES) or (
+        lower.endswith(RARE_SUFFIXES) and _is_rare_image(os.path.splitext(lower)[1])
+    )
+
+
+def list_images(folder: Path | str, others: list[str] | None = None) -> list[str]:
+    """Sorted names of the images in a folder; those in folders of it as ``<folder>/<name>``.
+
+    Hidden files and what operating systems leave behind are no images.
+
+    Args:
+        folder: the folder.
+        others: is extended by the names of the files that are not images by their suffix.
+
+    Raises:
+        ValueError: an image is a link to nothing, a named pipe, a device or a socket, or a name is not UTF-8.
+    """
+    images: list[str] = []
+    _collect(str(folder), "", images, [] if others is None else others, set())
+    images.sort()
+    return images
+
+
+def _collect(folder: str, below: str, images: list[str], others: list[str], seen: set[tuple[int, int]]) -> None:
+    """Append the names of the images and of the other files in ``folder/below``, and in the folders in it."""
+    folders: list[str] = []
+    found: list[str] = []
+    with os.scandir(f"{folder}/{below}" if below else folder) as entries:
+        for entry in entries:
+            name = entry.name
+            if is_left_behind(name):
+                continue
+            if entry.is_file():
+                (found if is_image(name) else others).append(below + name)
+            elif entry.is_dir():
+                folders.append(name)
+            elif is_image(name):
+                raise ValueError(f"{entry.path} is {what_is(entry.path)}, not an image: remove or replace it")
+            else:
+                others.append(below + name)
+    check_encoding([*found, *folders], f"{folder}/{below}")
+    images += found
+    if folders and not below:
+        seen.add(_identity(folder))
+    for name in sorted(folders):
+        place = f"{below}{name}/"
+        if (identity := _identity(f"{folder}/{place}")) in seen:
+            continue  # a link to a folder that is listed already, perhaps to one that contains the link
+        seen.add(identity)
+        if place.count("/") > DEEPEST:
+            raise ValueError(f"{folder}/{place} is more than {DEEPEST} levels below its class folder")
+        _collect(folder, place, images, others, seen)
+
+
+def _identity(folder: str) -> tuple[int, int]:
+    status = os.stat(folder)
+    return status.st_dev, status.st_ino
+
+
+def check_encoding(names: Sequence[str], folder: object) -> None:
+    """Raise a ValueError if one of the names in a folder is not UTF-8: it could be neither printed nor written."""
+    try:
+        "".join(names).encode()
+    except UnicodeEncodeError:
+        wrong = next(name for name in names if any("\ud800" <= character <= "\udfff" for character in name))
+        raise ValueError(
+            f"the name {os.fsencode(wrong)!r} in {os.fsencode(str(folder))!r} is not UTF-8: rename it, for example "
+            "with `convmv -f latin1 -t utf8 --notest -r FOLDER`"
+        ) from None
 
 
 def list_folders(folder: Path | str) -> list[str]:
-    """Sorted names of the folders in a folder, without hidden ones."""
+    """Sorted names of the folders in a folder, without hidden ones and what operating systems leave behind."""
     with os.scandir(folder) as entries:
-        return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+        names = sorted(entry.name for entry in entries if entry.is_dir() and not is_left_behind(entry.name))
+    check_encoding(names, folder)
+    return names
+
+
+def loose_images(folder: Path | str) -> list[str]:
+    """Sorted names of the images in a folder itself, without those in folders of it."""
+    with os.scandir(folder) as entries:
+        return sorted(entry.name for entry in entries if is_image(entry.name) and not is_left_behind(entry.name))
+
+
+def left_out(others: Sequence[str], where: object) -> str:
+    """The sentence about files that are not images by their suffix; "" if there are none."""
+    if not others:
+        return ""
+    suffixes = Counter(os.path.splitext(name)[1].lower() or "no suffix" for name in others)
+    counts = ", ".join(f"{count} × {suffix}" for suffix, count in suffixes.most_common(6))
+    text = f"{len(others)} files in {where} are not read as images ({counts}): {first_few(sorted(others), 3)}."
+    if convert := sorted(suffix for suffix in suffixes if suffix in RARE_SUFFIXES):
+        text += f" Pillow cannot read {', '.join(convert)} here: convert these images to JPEG or PNG."
+    return text
 
 
 def list_class_folders(
-    folder: Path, cache: Path | None = None, check: Callable[[list[str]], None] | None = None
+    folder: Path,
+    cache: Path | None = None,
+    check: Callable[[list[str]], None] | None = None,
+    note: Callable[[str], None] = print,
 ) -> dict[str, list[str]]:
     """The image names of every class folder.
 
@@ -36,6 +154,7 @@ def list_class_folders(
         cache: JSON file to store the listing in. It is valid only while the class folders and their modification times
             are those it was made from, and contains names only, no paths.
         check: called with the names of the class folders before anything is stored.
+        note: called with a sentence about files that are left out; it is printed by default.
 
     Returns:
         {class folder: image names}, both sorted.
@@ -50,13 +169,21 @@ def list_class_folders(
         check(list(stamps))
     if cache is not None and (known := _read_cache(cache, stamps)) is not None:
         return known
-    listing = {name: list_images(folder / name) for name in stamps}
+    others: list[str] = []
+    listing = {}
+    for name in stamps:
+        start = len(others)
+        listing[name] = list_images(folder / name, others)
+        others[start:] = [f"{name}/{other}" for other in others[start:]]
     if empty := [name for name, images in listing.items() if not images]:
         raise ValueError(
             f"{len(empty)} of {len(listing)} class folders in {folder} contain no images: {first_few(empty)}. "
-            "Unpack them again"
+            f"Unpack them again, or remove these folders. {left_out(others, folder)}".rstrip()
         )
-    if cache is not None and max(stamps.values()) < (time.time() - SETTLED_SECONDS) * 1e9:
+    if text := left_out(others, folder):
+        note(text)
+    nested = cache is not None and any("/" in image for images in listing.values() for image in images)
+    if cache is not None and not nested and max(stamps.values()) < (time.time() - SETTLED_SECONDS) * 1e9:
         _write_cache(cache, stamps, listing)
     return listing
 
@@ -86,23 +213,44 @@ def _write_cache(cache: Path, stamps: dict[str, int], listing: dict[str, list[st
         print(f"The listing is not cached: cannot write {cache} ({error.strerror})")
 
 
-def read_classnames(text_file: Path | str) -> "OrderedDict[str, str]":
+def read_classnames(text_file: Path | str, folders: Collection[str] = ()) -> "OrderedDict[str, str]":
     """{class folder: class name} of a ``classnames.txt`` with one ``<folder> <class name>`` per line.
 
+    A folder ends at the line's first tab; without a tab, it is the longest of ``folders`` that the line begins with, or
+    else the first word.
+
     Raises:
+        FileNotFoundError: no such file.
         ValueError: a line has no class name, or a folder occurs twice.
     """
     classnames: OrderedDict[str, str] = OrderedDict()
-    for number, line in enumerate(Path(text_file).read_text(encoding="utf-8").splitlines(), start=1):
-        if not line.strip():
-            continue
-        folder, _, classname = line.strip().partition(" ")
+    known = frozenset(folders)
+    for number, line in read_lines(text_file):
+        where = f"{text_file}, line {number}"
+        folder, classname = _folder_and_name(line, known)
         if not classname or folder in classnames:
-            raise ValueError(f"{text_file}, line {number}: expected a new '<folder> <class name>', found {line!r}")
-        classnames[folder] = classname.strip()
+            raise ValueError(
+                f"{where}: expected a new '<folder> <class name>', found {shortened(line)}. A tab may separate the two"
+            )
+        classnames[folder] = check_name(classname, where)
     if not classnames:
         raise ValueError(f"{text_file} is empty: it must contain one '<folder> <class name>' per line")
     return classnames
+
+
+def _folder_and_name(line: str, folders: Collection[str]) -> tuple[str, str]:
+    """The two parts of a line of ``classnames.txt``; the second is empty if there is only one."""
+    if "\t" in line:
+        folder, _, classname = line.partition("\t")
+        return folder.strip(), classname.strip()
+    words = line.split(" ")
+    for count in range(min(len(words) - 1, MOST_WORDS if folders else 0), 0, -1):
+        if (folder := " ".join(words[:count])) in folders:
+            return folder, " ".join(words[count:]).strip()
+    if line in folders:
+        return line, ""
+    folder, _, classname = line.partition(" ")
+    return folder, classname.strip()
 
 
 def to_items(folder: Path | str, listing: Mapping[str, Sequence[str]], classnames: Mapping[str, str]) -> list[Datum]:

@@ -2,14 +2,15 @@
 
 from pathlib import Path
 
-from scipy.io import loadmat
 from yacs.config import CfgNode
 
 from dassl.data.datasets import DATASET_REGISTRY, Datum
-from dassl.utils import read_json
 from datasets.base import ClipDataset
+from datasets.matlab import read_integers
 from datasets.sources import HUB_COPY, Source, drive, split_source
 from datasets.splits import Split, split_three
+from datasets.text import read_json
+from datasets.validation import check_name
 
 
 @DATASET_REGISTRY.register()
@@ -35,23 +36,34 @@ class OxfordFlowers(ClipDataset):
             gives="imagelabels.mat",
             urls=("https://www.robots.ox.ac.uk/~vgg/data/flowers/102/imagelabels.mat",),
             checksum="md5:e0620be6f572b9609742df49c70aed4d",
+            instead=("split_zhou_OxfordFlowers.json",),
         ),
-        Source("cat_to_name.json", gives="cat_to_name.json", urls=(drive("1AkcxCXeK_RCGCEC_GvmWxjcjaNhu-at0"),)),
+        Source(
+            "cat_to_name.json",
+            gives="cat_to_name.json",
+            urls=(drive("1AkcxCXeK_RCGCEC_GvmWxjcjaNhu-at0"),),
+            instead=("split_zhou_OxfordFlowers.json",),
+        ),
         split_source("OxfordFlowers", "1Pp0sRXzZFZq15zVOzKjKBu4A9i01nozT"),
     )
 
     def __init__(self, cfg: CfgNode) -> None:
         folder = self.locate(cfg)
-        self.image_dir = self.require(folder / "jpg")
+        self.image_dir = self.images_folder(folder / "jpg")
         self.finish(cfg, self.published_split(self.image_dir, self.build_split))
 
     def build_split(self) -> Split:
         """The split from ``imagelabels.mat`` (a label from 1 for each image) and the names in ``cat_to_name.json``."""
         folder = Path(self.dataset_dir)
-        labels = loadmat(self.require(folder / "imagelabels.mat"))["labels"][0].tolist()
-        names = read_json(self.require(folder / "cat_to_name.json"))
+        labels = read_integers(self.require(folder / "imagelabels.mat"), "labels")
+        names_file = self.require(folder / "cat_to_name.json")
+        names = read_json(names_file)
+        if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
+            raise ValueError(f"{names_file} must be an object of class names by label: download it again")
+        for label, name in names.items():
+            check_name(name, f"{names_file}: {label}")
         if unnamed := sorted({label for label in labels if str(label) not in names}):
-            raise ValueError(f"{folder / 'cat_to_name.json'} has no name for the labels {unnamed}: download it again")
+            raise ValueError(f"{names_file} has no name for the labels {unnamed}: download it again")
         return split_three(
             [
                 Datum(f"{self.image_dir}/image_{number:05d}.jpg", label - 1, classname=names[str(label)])

@@ -1,5 +1,6 @@
 """Oxford-IIIT Pets (Parkhi et al., 2012): 37 breeds of cats and dogs."""
 
+import re
 from pathlib import Path
 
 from yacs.config import CfgNode
@@ -10,6 +11,8 @@ from datasets.base import ClipDataset
 from datasets.fewshot import subsample_lists
 from datasets.sources import HUB_COPY, Source, split_source
 from datasets.splits import Split
+from datasets.text import read_lines, shortened
+from datasets.validation import check_name, relative_path
 
 
 @DATASET_REGISTRY.register()
@@ -35,13 +38,14 @@ class OxfordPets(ClipDataset):
             gives="annotations",
             urls=("https://www.robots.ox.ac.uk/~vgg/data/pets/data/annotations.tar.gz",),
             checksum="md5:95a8c909bbe2e81eed6a22bccdf3f68f",
+            instead=("split_zhou_OxfordPets.json",),
         ),
         split_source("OxfordPets", "1501r8Ber4nNKvmlFVQZ8SeUHTcdTTEqs"),
     )
 
     def __init__(self, cfg: CfgNode) -> None:
         folder = self.locate(cfg)
-        self.image_dir = self.require(folder / "images")
+        self.image_dir = self.images_folder(folder / "images")
         self.finish(cfg, self.published_split(self.image_dir, self.build_split))
 
     def build_split(self) -> Split:
@@ -53,12 +57,19 @@ class OxfordPets(ClipDataset):
     def read_data(self, path: Path) -> list[Datum]:
         """The items of a list of ``<Breed_name_number> <label from 1> <species> <label in species>`` lines."""
         items = []
-        for line in path.read_text(encoding="utf-8").splitlines():
-            if not line.strip() or line.startswith("#"):
+        for number, line in read_lines(path):
+            if line.startswith("#"):
                 continue
-            name, label, _, _ = line.split()
-            breed = name.rpartition("_")[0].lower()
-            items.append(Datum(f"{self.image_dir}/{name}.jpg", int(label) - 1, classname=breed))
+            where = f"{path}, line {number}"
+            fields = line.split()
+            if len(fields) != 4 or not re.fullmatch("[1-9][0-9]?", fields[1]):
+                raise ValueError(
+                    f"{where} must be '<Breed_name_number> <label from 1> <species> <label in species>', not "
+                    f"{shortened(line)}"
+                )
+            image, label = relative_path(f"{fields[0]}.jpg", where), int(fields[1]) - 1
+            breed = check_name(fields[0].rpartition("_")[0].lower(), where)
+            items.append(Datum(f"{self.image_dir}/{image}", label, classname=breed))
         return items
 
     @staticmethod

@@ -24,6 +24,7 @@ class Source:
         checksum: "md5:…" or "sha256:…"; "" if none is published.
         inside: folder in the archive whose content is used; "" for all of it.
         into: folder in the dataset's folder that this content is moved to.
+        instead: other paths in the dataset's folder; if one of them exists, the file is not needed.
         arrange: called with the folder of unpacked files and the dataset's folder, to rearrange the former.
     """
 
@@ -34,6 +35,11 @@ class Source:
     inside: str = ""
     into: str = ""
     arrange: Callable[[Path, Path], None] | None = None
+    instead: tuple[str, ...] = ()
+
+    def is_in(self, folder: Path) -> bool:
+        """Whether the dataset's folder has what the file gives."""
+        return any((folder / path).exists() for path in (self.gives, *self.instead))
 
     @property
     def is_split(self) -> bool:

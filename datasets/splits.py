@@ -1,7 +1,5 @@
 """Splits of a dataset into train, val and test: read, write and make them, and find their files."""
 
-import gzip
-import json
 import os
 import random
 import re
@@ -11,8 +9,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dassl.data.datasets import Datum
-from dassl.utils import write_json
-from datasets.listing import list_images
+from dassl.utils import first_few, write_json
+from datasets.listing import loose_images
+from datasets.text import read_json
 from datasets.validation import missing_files, split_entry
 
 SPLIT_SEED = 0  # of splits made here: they depend on the files only, not on SEED
@@ -37,15 +36,11 @@ def read_split(path: Path | str, image_dir: Path | str) -> Split:
         FileNotFoundError: no such file.
         ValueError: not a valid split; the message names the list and the entry.
     """
-    path = Path(path)
-    opener = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rt", encoding="utf-8-sig") as file:
-        try:
-            content = json.load(file)
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path} is not valid JSON ({error}): download or write it again") from error
+    content = read_json(path)
     if not isinstance(content, dict) or not {"train", "test"} <= content.keys():
         raise ValueError(f'{path} must be an object with the lists "train", "val" (optional) and "test"')
+    if unknown := [key for key, value in content.items() if key not in Split._fields and isinstance(value, list)]:
+        raise ValueError(f'{path} has the unknown lists {first_few(unknown)}; known are "train", "val" and "test"')
     parts = {}
     for name in Split._fields:
         entries = content.get(name, [])
@@ -143,7 +138,7 @@ def relocate(split: Split, image_dir: Path, folder: Path, ignored: Sequence[str]
     """
     named = {os.path.normpath(item.impath) for items in split for item in items}
     missing = missing_files(named)
-    without = {f for f in map(os.path.dirname, missing) if not (os.path.isdir(f) and list_images(f))}
+    without = {f for f in map(os.path.dirname, missing) if not (os.path.isdir(f) and loose_images(f))}
     lost = {path for path in missing if os.path.dirname(path) in without}
     if not lost:
         return split
@@ -176,4 +171,4 @@ def _moved(item: Datum, moved: Mapping[str, str]) -> Datum:
 
 def _folder_words(path: str, folder: Path) -> set[str]:
     """The words in the folder names between ``folder`` and the file: ``cars_train/05266.jpg`` → cars, train."""
-    return set(re.split(r"[/_\s-]+", os.path.relpath(os.path.dirname(path), folder)))
+    return set(re.split(r"[/_\s-]+", os.path.relpath(os.path.dirname(path), folder))) - {".", ""}

@@ -2,15 +2,15 @@
 
 from pathlib import Path
 
-from scipy.io import loadmat
 from yacs.config import CfgNode
 
 from dassl.data.datasets import DATASET_REGISTRY, Datum
 from datasets.base import ClipDataset
 from datasets.listing import list_class_folders, to_items
+from datasets.matlab import read_structures, read_texts
 from datasets.sources import HUB_COPY, Source, split_source
 from datasets.splits import Split, split_trainval
-from datasets.validation import check_class_folders
+from datasets.validation import check_class_folders, relative_path
 
 
 @DATASET_REGISTRY.register()
@@ -33,11 +33,17 @@ class StanfordCars(ClipDataset):
     sources = (
         Source("cars_train.tgz", gives="cars_train", urls=("http://ai.stanford.edu/~jkrause/car196/cars_train.tgz",)),
         Source("cars_test.tgz", gives="cars_test", urls=("http://ai.stanford.edu/~jkrause/car196/cars_test.tgz",)),
-        Source("car_devkit.tgz", gives="devkit", urls=("https://ai.stanford.edu/~jkrause/cars/car_devkit.tgz",)),
+        Source(
+            "car_devkit.tgz",
+            gives="devkit",
+            urls=("https://ai.stanford.edu/~jkrause/cars/car_devkit.tgz",),
+            instead=("split_zhou_StanfordCars.json",),
+        ),
         Source(
             "cars_test_annos_withlabels.mat",
             gives="cars_test_annos_withlabels.mat",
             urls=("http://ai.stanford.edu/~jkrause/car196/cars_test_annos_withlabels.mat",),
+            instead=("split_zhou_StanfordCars.json",),
         ),
         split_source("StanfordCars", "1ObCFbaAgVu0I-k_Au-gIUcefirdAuizT"),
     )
@@ -69,25 +75,25 @@ class StanfordCars(ClipDataset):
 
     def read_data(self, image_dir: str, anno_file: Path, meta_file: Path) -> list[Datum]:
         """The items of an annotation file: ``fname`` and ``class`` (from 1) of every image."""
-        names = [str(name[0]) for name in loadmat(meta_file)["class_names"][0]]
-        items = []
-        for annotation in loadmat(anno_file)["annotations"][0]:
-            label = int(annotation["class"][0, 0]) - 1
-            path = f"{self.dataset_dir}/{image_dir}/{annotation['fname'][0]}"
-            items.append(Datum(path, label, classname=year_first(names[label])))
-        return items
+        names = read_texts(meta_file, "class_names")
+        rows = read_structures(anno_file, "annotations", {"class": int, "fname": str})
+        return [self._item(names, row["class"], f"{image_dir}/{row['fname']}", anno_file) for row in rows]
 
     def split_from_one_list(self, anno_file: Path) -> Split:
         """The split from ``cars_annos.mat``: ``relative_im_path``, ``class`` (from 1) and ``test`` of every image."""
-        content = loadmat(anno_file)
-        names = [str(name[0]) for name in content["class_names"][0]]
+        names = read_texts(anno_file, "class_names")
+        rows = read_structures(anno_file, "annotations", {"class": int, "relative_im_path": str, "test": int})
         parts: tuple[list[Datum], list[Datum]] = ([], [])
-        for annotation in content["annotations"][0]:
-            label = int(annotation["class"][0, 0]) - 1
-            path = f"{self.dataset_dir}/{annotation['relative_im_path'][0]}"
-            parts[int(annotation["test"][0, 0])].append(Datum(path, label, classname=year_first(names[label])))
+        for row in rows:
+            parts[row["test"] != 0].append(self._item(names, row["class"], row["relative_im_path"], anno_file))
         train, val = split_trainval(parts[0])
         return Split(train, val, parts[1])
+
+    def _item(self, names: list[str], number: int, path: str, anno_file: Path) -> Datum:
+        if not 1 <= number <= len(names):
+            raise ValueError(f"{anno_file}: {path} has the class {number}, but there are {len(names)} class names")
+        path = f"{self.dataset_dir}/{relative_path(path, str(anno_file))}"
+        return Datum(path, number - 1, classname=year_first(names[number - 1]))
 
     def split_from_class_folders(self, tree: Path) -> Split:
         """The split from ``train/<class>/`` and ``test/<class>/``, labelled in the order of the sorted folders."""

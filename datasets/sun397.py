@@ -8,6 +8,8 @@ from dassl.data.datasets import DATASET_REGISTRY, Datum
 from datasets.base import ClipDataset
 from datasets.sources import HUB_COPY, Source, split_source
 from datasets.splits import Split, split_trainval
+from datasets.text import read_lines, shortened
+from datasets.validation import relative_path
 
 
 @DATASET_REGISTRY.register()
@@ -21,6 +23,7 @@ class SUN397(ClipDataset):
     )
     expected = (15880, 3970, 19850)
     expected_classes = 397
+    some_classes = ("abbey", "airplane_cabin", "zen_garden")
     hub_copy = HUB_COPY
     sources = (
         Source(
@@ -33,6 +36,7 @@ class SUN397(ClipDataset):
             "Partitions.zip",
             gives="Training_01.txt",
             urls=("https://vision.princeton.edu/projects/2010/SUN/download/Partitions.zip",),
+            instead=("split_zhou_SUN397.json",),
         ),
         split_source("SUN397", "1y2RD81BYuiyvebdN-JymPfyWYcd8_MUq"),
     )
@@ -40,15 +44,13 @@ class SUN397(ClipDataset):
     def __init__(self, cfg: CfgNode) -> None:
         folder = self.locate(cfg)
         places = (folder / "SUN397", folder / "SUN397" / "SUN397", folder)
-        self.image_dir = next((place for place in places if _has_letters(place)), self.require(*places))
+        lettered = next((place for place in places if _has_letters(place)), None)
+        self.image_dir = lettered or self.images_folder(*places)
         self.finish(cfg, self.published_split(self.image_dir, self.build_split))
 
     def build_split(self) -> Split:
         """The split from the first of the published partitions, with a fifth of its training images for validation."""
-        labels = {
-            line.strip()[1:]: label
-            for label, line in enumerate(self._list("ClassName.txt").read_text(encoding="utf-8").split())
-        }
+        labels = {line[1:]: label for label, (_, line) in enumerate(read_lines(self._list("ClassName.txt")))}
         train, val = split_trainval(self.read_data(self._list("Training_01.txt"), labels))
         return Split(train, val, self.read_data(self._list("Testing_01.txt"), labels))
 
@@ -66,12 +68,13 @@ class SUN397(ClipDataset):
             ValueError: a scene that is not in ``ClassName.txt``.
         """
         items = []
-        for line in path.read_text(encoding="utf-8").split():
-            image = line[1:]
+        for number, line in read_lines(path):
+            where = f"{path}, line {number}"
+            image = relative_path(line.removeprefix("/"), where)
             scene = image.rpartition("/")[0]
             if scene not in labels:
                 raise ValueError(
-                    f"{path} names the scene {scene!r}, which is not in ClassName.txt: download both again"
+                    f"{where} names the scene {shortened(scene)}, which is not in ClassName.txt: download both again"
                 )
             words = reversed(scene.split("/")[1:])  # without the letter
             items.append(Datum(f"{self.image_dir}/{image}", labels[scene], classname=" ".join(words)))

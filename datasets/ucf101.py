@@ -1,6 +1,7 @@
 """UCF101 (Soomro et al., 2012): 101 actions; the middle frame of every video."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from yacs.config import CfgNode
@@ -9,6 +10,8 @@ from dassl.data.datasets import DATASET_REGISTRY, Datum
 from datasets.base import ClipDataset
 from datasets.sources import HUB_COPY, Source, drive, split_source
 from datasets.splits import Split, split_trainval
+from datasets.text import read_lines, shortened
+from datasets.validation import check_name, relative_path
 
 
 @DATASET_REGISTRY.register()
@@ -21,6 +24,7 @@ class UCF101(ClipDataset):
     layout = "ucf101/{UCF-101-midframes/<Action_Name>/, split_zhou_UCF101.json (or ucfTrainTestlist/)}"
     expected = (7639, 1898, 3783)
     expected_classes = 101
+    some_classes = ("Apply_Eye_Makeup", "Archery", "Yo_Yo")
     hub_copy = HUB_COPY
     sources = (
         Source(
@@ -33,17 +37,17 @@ class UCF101(ClipDataset):
 
     def __init__(self, cfg: CfgNode) -> None:
         folder = self.locate(cfg)
-        self.image_dir = self.require(folder / "UCF-101-midframes")
+        self.image_dir = self.images_folder(folder / "UCF-101-midframes")
         self.finish(cfg, self.published_split(self.image_dir, self.build_split))
 
     def build_split(self) -> Split:
         """The split from ``ucfTrainTestlist``: the first of its three, with a fifth of train for validation."""
         lists = self.require(Path(self.dataset_dir) / "ucfTrainTestlist")
         labels = {}
-        for line in self.require(lists / "classInd.txt").read_text(encoding="utf-8").splitlines():
-            if line.strip():
-                label, action = line.split()
-                labels[action] = int(label) - 1
+        for where, label, action in self._lines(self.require(lists / "classInd.txt"), "<label from 1> <ActionName>"):
+            if not re.fullmatch("[1-9][0-9]{0,2}", label):
+                raise ValueError(f"{where}: the label must be an integer from 1, not {shortened(label)}")
+            labels[action] = int(label) - 1
         train, val = split_trainval(self.read_data(self.require(lists / "trainlist01.txt"), labels))
         return Split(train, val, self.read_data(self.require(lists / "testlist01.txt"), labels))
 
@@ -54,15 +58,22 @@ class UCF101(ClipDataset):
             ValueError: an action that is not in ``classInd.txt``.
         """
         items = []
-        for line in path.read_text(encoding="utf-8").splitlines():
-            if not line.strip():
-                continue
-            action, video = line.split()[0].split("/")
+        for where, file, *_ in self._lines(path, "<ActionName>/<video>.avi"):
+            action, _, video = file.partition("/")
             if action not in labels:
                 raise ValueError(
-                    f"{path} names the action {action!r}, which is not in classInd.txt: download both again"
+                    f"{where} names the action {shortened(action)}, which is not in classInd.txt: download both again"
                 )
-            name = "_".join(re.findall("[A-Z][^A-Z]*", action))
-            frame = video.replace(".avi", ".jpg")
-            items.append(Datum(f"{self.image_dir}/{name}/{frame}", labels[action], classname=name))
+            name = check_name("_".join(re.findall("[A-Z][^A-Z]*", action)), where)
+            frame = relative_path(f"{name}/{video.replace('.avi', '.jpg')}", where)
+            items.append(Datum(f"{self.image_dir}/{frame}", labels[action], classname=name))
         return items
+
+    @staticmethod
+    def _lines(path: Path, form: str) -> Iterator[list[str]]:
+        """[where, first word, …] of each line; the line has at least as many words as its form."""
+        for number, line in read_lines(path):
+            words = line.split()
+            if len(words) < len(form.split("> ")):
+                raise ValueError(f"{path}, line {number} must be {form!r}, not {shortened(line)}")
+            yield [f"{path}, line {number}", *words]

@@ -2,30 +2,131 @@
 
 import os
 import posixpath
+import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from dassl.data.datasets import DatasetBase, Datum
 from dassl.utils import first_few
+from dassl.utils.names import is_template, readable
+from datasets.text import shortened, what_is
+
+LONGEST_NAME, LONGEST_PATH = 1000, 4096  # characters; CLIP reads at most 77 tokens of a name
+MOST_CLASSES = 1_000_000
+_NO_TEXT = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
+_INVISIBLE = " \u200b\u200c\u200d\u2060\ufeff"
+_DRIVE = re.compile("[A-Za-z]:")
+_IDENTIFIERS = {
+    "WordNet ids": re.compile(r"n\d{8}($|[-_ ])"),
+    "WordNet synsets": re.compile(r"[^ ]+\.[nvasr]\.\d\d$"),
+    "numbers": re.compile(r"\d+$"),
+}
+
+
+def check_name(name: str, where: str) -> str:
+    """The class name, unchanged.
+
+    Raises:
+        ValueError: it is blank, very long, or contains characters that are no text.
+    """
+    if _is_plain(name):
+        return name
+    if _NO_TEXT.search(name):
+        raise ValueError(f"{where}: the class name {shortened(name)} contains characters that are not text")
+    if len(name) > LONGEST_NAME:
+        raise ValueError(
+            f"{where}: the class name {shortened(name)} has {len(name)} characters: CLIP reads a few words"
+        )
+    raise ValueError(f"{where}: the class name {shortened(name)} is blank: write what the images show")
+
+
+@lru_cache
+def _is_plain(name: str) -> bool:
+    return len(name) <= LONGEST_NAME and not _NO_TEXT.search(name) and bool(readable(name).strip().strip(_INVISIBLE))
+
+
+def relative_path(path: str, where: str) -> str:
+    """A path below the image folder, in its shortest spelling: ``./x\\\\..\\\\a.jpg`` → ``a.jpg``.
+
+    Backslashes, as Windows writes them, become slashes.
+
+    Raises:
+        ValueError: it is absolute, leads out of the image folder, or is no path.
+    """
+    if len(path) > LONGEST_PATH or _NO_TEXT.search(path):
+        raise ValueError(f"{where}: {shortened(path)} is not a path")
+    short = posixpath.normpath(path.replace("\\", "/"))
+    if short.startswith(("/", "../")) or short == ".." or _DRIVE.match(short):
+        raise ValueError(f"{where}: {path!r} must be relative to the image folder and stay inside it")
+    if short == ".":
+        raise ValueError(f"{where}: {path!r} is the image folder itself, not an image")
+    return short
 
 
 def split_entry(entry: Any, where: str) -> tuple[str, int, str]:
     """One entry of a split file: (relative path, label, class name).
 
     Raises:
-        ValueError: not such an entry, or the path is absolute or leads out of the image folder.
+        ValueError: not such an entry.
     """
     if not isinstance(entry, (list, tuple)) or len(entry) != 3:
-        raise ValueError(f"{where} must be [relative path, label, class name], not {entry!r}")
+        raise ValueError(f"{where} must be [relative path, label, class name], not {shortened(entry)}")
     path, label, classname = entry
     if not isinstance(path, str) or not isinstance(classname, str) or not path or not classname:
-        raise ValueError(f"{where}: path and class name must be non-empty text, not {entry!r}")
+        raise ValueError(f"{where}: path and class name must be non-empty text, not {shortened(entry)}")
     if isinstance(label, bool) or not isinstance(label, int):
-        raise ValueError(f"{where}: the label must be an integer, not {label!r}")
-    if path.startswith(("/", "\\")) or posixpath.normpath(path).startswith(".."):
-        raise ValueError(f"{where}: {path!r} must be relative to the image folder and stay inside it")
-    return path, label, classname
+        raise ValueError(f"{where}: the label must be an integer, not {shortened(label)}")
+    if not 0 <= label < MOST_CLASSES:
+        raise ValueError(f"{where}: the label must be 0 to the number of classes - 1, not {shortened(label)}")
+    return relative_path(path, where), label, check_name(classname, where)
+
+
+def same_names(names: Mapping[Any, str], what: str) -> None:
+    """Raise a ValueError if two classes have one name: CLIP ignores case, and underscores are spaces in a prompt.
+
+    Args:
+        names: {class folder or label: class name}.
+        what: what its keys are, for the message.
+    """
+    seen: dict[str, Any] = {}
+    for key, name in names.items():
+        plain = " ".join(unicodedata.normalize("NFC", readable(name)).casefold().split())
+        if plain in seen:
+            other = seen[plain]
+            raise ValueError(
+                f"The {what} {other!r} and {key!r} have the same class name: {names[other]!r} and {name!r} give one "
+                "prompt, so that CLIP cannot tell the classes apart. Merge them, or give them other names"
+            )
+        seen[plain] = key
+
+
+def unfit_names(names: Sequence[str]) -> str:
+    """What CLIP cannot make sense of: the kind of those class names, and the first of them; "" if there are none."""
+    for kind, pattern in _IDENTIFIERS.items():
+        if found := [name for name in names if pattern.match(name)]:
+            return f"{len(found)} of {len(names)} class names are {kind} ({first_few(found, 3)})"
+    return ""
+
+
+def check_template(template: str) -> str:
+    """A prompt with one place for the class name, unchanged.
+
+    Raises:
+        ValueError: ``{}`` does not occur exactly once, or there are other braces.
+    """
+    if not is_template(template) or _NO_TEXT.search(template):
+        raise ValueError(
+            f"DATASET.TEMPLATE is {shortened(template)}, but must contain {{}} once, where the class name goes, and no "
+            "other braces, for example 'an X-ray of a {}.'"
+        )
+    return template
+
+
+class ClassCountError(ValueError):
+    """A dataset with another number of classes than published."""
 
 
 def check_split(
@@ -59,10 +160,9 @@ def check_split(
         listed = first_few(f"{label} ({lab2cname[label]})" for label in untested)
         raise ValueError(f"{name}: {len(untested)} of {len(lab2cname)} classes have no test images: {listed}")
     if expected_classes and len(lab2cname) != expected_classes:
-        raise ValueError(
+        raise ClassCountError(
             f"{name} has {len(lab2cname)} classes here, published: {expected_classes}. Missing or extra class folders "
-            "shift the label of every later class: unpack the images again. For your own images use DATASET.NAME "
-            "ImageFolder"
+            "shift the label of every later class: unpack the images again"
         )
 
 
@@ -77,18 +177,26 @@ def _check_labels(items: Sequence[Datum], lab2cname: Mapping[int, str], where: s
 
 
 def missing_files(paths: Iterable[str]) -> list[str]:
-    """The paths that do not exist. Each folder is listed once, which is faster than a stat of each file."""
+    """The paths that are not files. Each folder is listed once, which is faster than a stat of each file."""
     by_folder: dict[str, list[str]] = defaultdict(list)
     for path in dict.fromkeys(paths):
         by_folder[os.path.dirname(path)].append(path)
     missing = []
     for folder, members in by_folder.items():
         try:
-            present = set(os.listdir(folder))
+            with os.scandir(folder) as entries:
+                present = {entry.name for entry in entries if entry.is_file()}
         except OSError:
             present = set()
         missing += [path for path in members if os.path.basename(path) not in present]
     return missing
+
+
+def described(paths: Sequence[str]) -> str:
+    """The first of some paths that are not files, with what they are instead."""
+    kinds = [(path, what_is(path)) for path in paths[:3]]
+    listed = [path if kind in ("nothing", "") else f"{path} ({kind})" for path, kind in kinds]
+    return first_few([*listed, *paths[3:]], 3)
 
 
 class MissingImagesError(FileNotFoundError):
@@ -96,7 +204,7 @@ class MissingImagesError(FileNotFoundError):
 
     def __init__(self, paths: Sequence[str], listed: int, name: str, remedy: str) -> None:
         super().__init__(
-            f"{name}: {len(paths)} of {listed} images in the split do not exist, the first: {first_few(paths, 3)}\n"
+            f"{name}: {len(paths)} of {listed} images in the split do not exist, the first: {described(paths)}\n"
             f"  {remedy}, or use a split of the existing images"
         )
         self.paths = list(paths)
@@ -107,6 +215,10 @@ def check_files_exist(paths: Iterable[str], name: str, remedy: str) -> None:
     paths = list(paths)
     if missing := missing_files(paths):
         raise MissingImagesError(missing, len(set(paths)), name, remedy)
+
+
+class MissingFoldersError(ValueError):
+    """Class folders are missing that the class-name file, or the training images, have."""
 
 
 def check_class_folders(
@@ -125,7 +237,7 @@ def check_class_folders(
             f"{len(folders)} class folders in {where} ({first_few(extra)}). Replace it with this dataset's file"
         )
     if absent:
-        raise ValueError(
+        raise MissingFoldersError(
             f"{len(absent)} of {len(classnames)} class folders are missing in {where}: {first_few(absent)}. "
             "Unpack them: without them every later class would get another label"
         )

@@ -19,16 +19,29 @@ from clip.model import CLIP
 from clip.packing import PackedPrompts, index_tokens
 from clip.transformer import OWN, PROMPT_STD, Own, check_prompt_length
 from dassl.config.checks import whole
-from dassl.utils import first_few
+from dassl.utils.names import DEFAULT_TEMPLATE, fill, first_few, readable
+
+__all__ = [
+    "DEFAULT_TEMPLATE",
+    "IMAGENET_TEMPLATES_SELECT",
+    "POSITIONS",
+    "TEXT_CTX",
+    "VISION_CTX",
+    "ContextLearner",
+    "context_length",
+    "fill",
+    "fixed_prompts",
+    "initial_words",
+    "place_context",
+    "readable",
+    "tokenize",
+]
 
 POSITIONS = ("end", "middle", "front")
 
 # Context tokens: CLIP's text tower takes 77 tokens, of which SOS, EOT, the full stop and a class name take four.
 TEXT_CTX = whole(1, 73)
 VISION_CTX = whole(1, 1000)
-
-# The hand-written prompt for datasets that have none of their own.
-DEFAULT_TEMPLATE = "a photo of a {}."
 
 # The seven templates that work best together on ImageNet, named in the notebook "Prompt Engineering for ImageNet"
 # of OpenAI's CLIP repository.
@@ -41,16 +54,6 @@ IMAGENET_TEMPLATES_SELECT = [
     "art of the {}.",
     "a photo of the small {}.",
 ]
-
-
-def readable(classname: str) -> str:
-    """The words of a class name: underscores are spaces."""
-    return classname.replace("_", " ")
-
-
-def fill(template: str, classnames: Sequence[str]) -> list[str]:
-    """The prompt of each class: its name in place of the template's `{}`."""
-    return [template.format(readable(name)) for name in classnames]
 
 
 def fixed_prompts(words: str, classnames: Sequence[str]) -> list[str]:

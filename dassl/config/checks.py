@@ -11,9 +11,23 @@ from typing import Any
 
 from voluptuous import Invalid
 
+from dassl.utils.names import is_template
+
 Check = Callable[[Any], Any]
 
-__all__ = ["Check", "flag", "list_of", "megabytes", "number", "odd", "one_of", "rising_fractions", "text", "whole"]
+__all__ = [
+    "Check",
+    "flag",
+    "list_of",
+    "megabytes",
+    "number",
+    "odd",
+    "one_of",
+    "rising_fractions",
+    "template",
+    "text",
+    "whole",
+]
 
 
 def _check(expected: str, holds: Callable[[Any], bool]) -> Check:
@@ -32,6 +46,14 @@ def flag() -> Check:
 
 def text() -> Check:
     return _check("text without NUL characters", lambda value: isinstance(value, str) and "\0" not in value)
+
+
+def template() -> Check:
+    """A prompt for the class names."""
+    return _check(
+        "a prompt with {} once, where the class name goes, and no other braces, or empty for the dataset's own",
+        lambda value: isinstance(value, str) and (not value or (is_template(value) and value.isprintable())),
+    )
 
 
 def whole(low: int, high: int, or_else: dict[int, str] | None = None) -> Check:

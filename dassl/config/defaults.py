@@ -114,6 +114,8 @@ def _dataset() -> CN:
     node.NUM_SHOTS = -1
     # Classes: all, base (first half), new (second half)
     node.SUBSAMPLE_CLASSES = "all"
+    # Prompt of zero-shot CLIP with {} for the class name; "": the dataset's own
+    node.TEMPLATE = ""
     # Action for an image that cannot be read: error, skip
     node.ON_BAD_IMAGE = "error"
     # Fraction of the training data used for validation if a dataset has no validation data

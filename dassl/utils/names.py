@@ -1,10 +1,38 @@
-"""Names that users give: one or a list of them, available or close to an available one."""
+"""Names that users give: available or close to an available one; class names and the prompts around them."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-__all__ = ["check_availability", "closest_hint", "first_few", "get_most_similar_str_to_a_from_b", "tolist_if_not"]
+__all__ = [
+    "DEFAULT_TEMPLATE",
+    "check_availability",
+    "closest_hint",
+    "fill",
+    "first_few",
+    "get_most_similar_str_to_a_from_b",
+    "is_template",
+    "readable",
+    "tolist_if_not",
+]
+
+# The hand-written prompt for datasets that have none of their own.
+DEFAULT_TEMPLATE = "a photo of a {}."
+
+
+def readable(classname: str) -> str:
+    """The words of a class name: underscores are spaces."""
+    return classname.replace("_", " ")
+
+
+def is_template(text: str) -> bool:
+    """Whether a text is a prompt with one place ``{}`` for the class name, and no other braces."""
+    return text.count("{}") == text.count("{") == text.count("}") == 1
+
+
+def fill(template: str, classnames: Sequence[str]) -> list[str]:
+    """The prompt of each class: its name in place of the template's `{}`."""
+    return [template.format(readable(name)) for name in classnames]
 
 
 def get_most_similar_str_to_a_from_b(a: str, b: Iterable[str]) -> str | None:

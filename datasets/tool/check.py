@@ -10,6 +10,7 @@ from dassl.data.datasets import DatasetBase
 from dassl.utils import read_image
 from dassl.utils.progress import progress
 from datasets.base import ClipDataset
+from datasets.mirrors import SortedCopyError
 from datasets.sources import Source
 from datasets.tool.build import build, folder_names, registered
 from datasets.validation import MissingImagesError
@@ -73,8 +74,12 @@ def check(name: str, root: Path, images: bool = False) -> Report:
     except Exception as error:  # whatever a damaged dataset makes its parser raise
         known = isinstance(error, (FileNotFoundError, ValueError))
         report.problems.append(Problem(str(error) if known else f"{type(error).__name__}: {error}"))
-        if absent := absent_sources(name, report.folder):
-            files = [str(report.folder / source.gives) for source in absent]
+        absent = absent_sources(name, report.folder)
+        if isinstance(error, SortedCopyError):
+            absent = [source for source in absent if source.is_split]
+        if absent:
+            splits = {source.gives for source in absent if source.is_split}  # what they replace is not asked for
+            files = [str(report.folder / source.gives) for source in absent if splits.isdisjoint(source.instead)]
             report.problems.append(Problem("these do not exist", prepare, files, absent))
         return report
     report.folder = Path(dataset.dataset_dir) if Path(dataset.dataset_dir).is_absolute() else report.folder
@@ -101,7 +106,7 @@ def image_sources(name: str, folder: Path, paths: list[str]) -> list[Source]:
 
 def absent_sources(name: str, folder: Path) -> list[Source]:
     """The sources of a dataset whose files are missing."""
-    return [source for source in sources_of(name) if not (folder / source.gives).exists()]
+    return [source for source in sources_of(name) if not source.is_in(folder)]
 
 
 def compare_with_published(dataset: DatasetBase, report: Report, prepare: str) -> Iterator[Problem]:

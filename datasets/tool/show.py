@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from dassl.data.datasets import DatasetBase, Datum
 from dassl.utils import atomic_write, read_image
-from datasets.base import DEFAULT_TEMPLATE, fill_template
+from dassl.utils.names import DEFAULT_TEMPLATE, fill
 from datasets.splits import by_label
 
 PARTS = {"train": "train_x", "val": "val", "test": "test"}
@@ -28,7 +28,7 @@ def describe(dataset: DatasetBase, prompts: int = 5) -> dict[str, Any]:
             parts[part] = {"images": counts.total(), "classes": len(counts), "images per class": per_class}
     return {
         "classes": dataset.classnames,
-        "prompts": [fill_template(template, name) for name in dataset.classnames[:prompts]],
+        "prompts": fill(template, dataset.classnames[:prompts]),
         "parts": parts,
     }
 

@@ -48,7 +48,7 @@ def test_the_best_or_else_the_last_saved(run: Path) -> None:
 
     for pointer in (b"model.pth.tar-\0\xff\xfe", b"", b"../../../etc/passwd", 10**6 * b"x y"):
         (learner / "checkpoint").write_bytes(pointer)
-        with pytest.raises(ValueError, match=r"checkpoint should hold the name of the model file .*--load-epoch"):
+        with pytest.raises(ValueError, match=r"checkpoint holds .*, expected the name of a file in its folder"):
             found()
     (learner / "checkpoint").write_text("model.pth.tar-2\n")
     assert found() == "model.pth.tar-2"

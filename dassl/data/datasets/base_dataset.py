@@ -4,6 +4,7 @@ import os
 import random
 from collections import defaultdict
 from collections.abc import Sequence
+from itertools import count, islice
 from pathlib import Path
 
 from dassl.data.archives import unpack
@@ -79,6 +80,16 @@ class DatasetBase:
         self._lab2cname, self._classnames = self.get_lab2cname(train_x or [])
 
     @property
+    def notes(self) -> list[str]:
+        """What a reader of the results must know about the data, such as classes with fewer images than shots."""
+        return self.__dict__.setdefault("_notes", [])
+
+    def note(self, text: str) -> None:
+        """Print a line and keep it in ``notes``, which become part of ``results.json``."""
+        print(f"Note: {text}")
+        self.notes.append(text)
+
+    @property
     def train_x(self) -> list[Datum] | None:
         return self._train_x
 
@@ -123,17 +134,19 @@ class DatasetBase:
         names: dict[int, set[str]] = defaultdict(set)
         for item in data_source:
             names[item.label].add(item.classname)
-        wanted = range(max(names) + 1)
-        if gaps := [label for label in wanted if label not in names]:
-            raise ValueError(
-                f"The training labels must be 0 to {len(wanted) - 1} without a gap, but no image has label "
-                f"{first_few(gaps)}: a class folder or lines of the split file are missing"
-            )
         if min(names) < 0:
             raise ValueError(f"The training labels must start at 0, but {min(names)} was found")
+        highest = max(names)
+        if gaps := highest + 1 - len(names):
+            missing = ", ".join(str(label) for label in islice((n for n in count() if n not in names), min(gaps, 5)))
+            more = f", … ({gaps} in total)" if gaps > 5 else ""
+            raise ValueError(
+                f"The training labels must be 0 to {highest} without a gap, but no image has label "
+                f"{missing}{more}: a class folder or lines of the split file are missing"
+            )
         if double := {label: sorted(found) for label, found in names.items() if len(found) > 1}:
             raise ValueError(f"A label must have one class name, but these have several: {first_few(double.items())}")
-        lab2cname = {label: next(iter(names[label])) for label in wanted}
+        lab2cname = {label: next(iter(names[label])) for label in range(highest + 1)}
         return lab2cname, list(lab2cname.values())
 
     def check_input_domains(self, source_domains: list[str], target_domains: list[str]) -> None:
