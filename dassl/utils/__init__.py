@@ -26,7 +26,7 @@ _NAMES = {
     "results": "read_results write_results",
     #
     "environment": "collect_env_info set_random_seed",
-    "images": "read_image",
+    "images": "orientation_of read_image to_rgb",
     "meters": "AverageMeter MetricMeter",
     "torchtools": "adjust_learning_rate count_num_param init_network_weights load_checkpoint load_pretrained_weights"
     " open_all_layers open_specified_layers plain_state resume_from_checkpoint save_checkpoint set_bn_to_eval"

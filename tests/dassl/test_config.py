@@ -30,6 +30,7 @@ def test_defaults_are_the_published_ones(cfg) -> None:
     ours = {key: list(value) if isinstance(value, tuple) else value for key, value in flatten(cfg)}
     assert {key: ours.get(key, "missing") for key in published} == published
     own = {"DATASET.SUBSAMPLE_CLASSES", "DATASET.ON_BAD_IMAGE", "DATALOADER.CACHE_MB", "PROTOCOL", "TRAIN.RANDOMNESS"}
+    own |= {"INPUT.EXIF_ORIENTATION"}
     assert ours.keys() - published.keys() == own
 
 
