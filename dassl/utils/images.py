@@ -103,6 +103,8 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
         with Image.open(path) as image:
             _check_header(image)
             yield image
+    except UnidentifiedImageError as error:
+        raise ValueError(f"{path} ({size:,} bytes) cannot be read as an image: {_unidentified(path)}") from error
     except Exception as error:  # a damaged file makes decoders fail in any way, from a KeyError to a MemoryError
         raise ValueError(f"{path} ({size:,} bytes) cannot be read as an image: {_reason(error)}") from error
 
@@ -159,10 +161,17 @@ def _reason(error: Exception) -> str:
     """What an error says, in one line without the path."""
     if isinstance(error, Image.DecompressionBombError):
         return f"it has more than {MAX_PIXELS:,} pixels, the limit: make it smaller"
-    if isinstance(error, UnidentifiedImageError):
-        return "cannot identify its format"
     if isinstance(error, MemoryError):
         return "not enough memory"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def _unidentified(path: str | Path) -> str:
+    """What a file is that is in no known format or has a damaged header."""
+    with open(path, "rb") as file:
+        start = file.read(16)
+    if start[4:8] == b"ftyp" and start[8:12] in (b"heic", b"heix", b"hevc", b"mif1", b"msf1"):
+        return "cannot identify its format, which is HEIC: convert it to JPEG"
+    return f"cannot identify its format: it begins with {start!r}"

@@ -168,6 +168,17 @@ def test_programs_and_rare_formats_are_not_run(tmp_path) -> None:
         read_image(tmp_path / "a.jpg")
 
 
+def test_what_a_file_is_that_is_no_picture(tmp_path) -> None:
+    reasons = {
+        b"<html>quota": "it begins with b'<html>quota'",
+        b"\0\0\0\x18ftypheic": "which is HEIC: convert it to JPEG",
+    }
+    for content, reason in reasons.items():
+        (tmp_path / "a.jpg").write_bytes(content)
+        with pytest.raises(ValueError, match=rf"a\.jpg .* cannot identify its format.*{reason}"):
+            read_image(tmp_path / "a.jpg")
+
+
 # Sizes
 
 
