@@ -9,6 +9,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from dassl.utils.images import to_rgb
+
 # Mean and standard deviation of the pixels CLIP was trained on, in [0, 1]
 PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
 PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -16,11 +18,13 @@ PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
 
 @dataclass
 class Resize:
-    """PIL image to one whose shorter side has `size` pixels, bicubic."""
+    """PIL image to one whose shorter side has `size` pixels, bicubic. One of more than 8 bits becomes RGB."""
 
     size: int
 
     def __call__(self, image: Image.Image) -> Image.Image:
+        if image.mode[0] in "IF":  # whose depth the whole image tells, and whose values Pillow would clip
+            image = to_rgb(image)
         width, height = image.size
         short = min(width, height)
         if short == self.size:
@@ -39,11 +43,6 @@ class CenterCrop:
         width, height = image.size
         left, top = round((width - self.size) / 2.0), round((height - self.size) / 2.0)
         return image.crop((left, top, left + self.size, top + self.size))
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """PIL image of any mode to RGB."""
-    return image.convert("RGB")
 
 
 def to_tensor(image: Image.Image) -> Tensor:

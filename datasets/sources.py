@@ -1,11 +1,42 @@
 """Where a dataset's files come from. Each dataset's module lists its sources for `python -m datasets prepare`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 # A public copy of all datasets except ImageNet: one archive per dataset, named like its folder.
 HUB_COPY = "zhengli97/prompt_learning_dataset"
+
+# Sizes in MB (10^6 bytes) of the published files, rounded up. What is larger by far is refused: see `allowance`.
+SIZES = {
+    "102flowers.tgz": 345,
+    "annotations.tar.gz": 20,
+    "car_devkit.tgz": 1,
+    "caltech-101.zip": 138,
+    "cars_test.tgz": 978,
+    "cars_test_annos_withlabels.mat": 1,
+    "cars_train.tgz": 978,
+    "cat_to_name.json": 1,
+    "classnames.txt": 1,
+    "dtd-r1.0.1.tar.gz": 626,
+    "EuroSAT.zip": 95,
+    "fgvc-aircraft-2013b.tar.gz": 2_754,
+    "food-101.tar.gz": 4_997,
+    "ILSVRC2012_devkit_t12.tar.gz": 3,
+    "ILSVRC2012_img_train.tar": 147_898,
+    "ILSVRC2012_img_val.tar": 6_745,
+    "ImageNet-Sketch.zip": 7_600,
+    "imagelabels.mat": 1,
+    "imagenet-a.tar": 688,
+    "imagenet-r.tar": 2_193,
+    "imagenetv2-matched-frequency.tar.gz": 1_262,
+    "images.tar.gz": 792,
+    "Partitions.zip": 10,
+    "SUN397.tar.gz": 39_200,
+    "UCF-101-midframes.zip": 1_000,
+}
+SPLIT_SIZE = 16  # MB; the largest has 10
+MARGIN, EXTRA = 3, 2**26  # a mirror may pack the same files in another way, and add some
 
 
 def drive(file_id: str) -> str:
@@ -42,9 +73,25 @@ class Source:
         return any((folder / path).exists() for path in (self.gives, *self.instead))
 
     @property
+    def size(self) -> int | None:
+        """Size in bytes of the published file, rounded up; None if it is not known."""
+        size = SPLIT_SIZE if self.is_split else SIZES.get(self.file)
+        return None if size is None else size * 10**6
+
+    @property
     def is_split(self) -> bool:
         """Whether it is a published split file."""
         return self.gives.startswith("split_zhou_")
+
+
+def allowance(sources: Iterable[Source]) -> int | None:
+    """The bytes that downloading or unpacking these files may take; None if a size is not known."""
+    total = 0
+    for source in sources:
+        if source.size is None:
+            return None
+        total += source.size
+    return MARGIN * total + EXTRA
 
 
 def split_source(dataset: str, file_id: str) -> Source:

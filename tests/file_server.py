@@ -3,7 +3,7 @@
 import re
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
@@ -20,6 +20,9 @@ class FileServer:
     content_range: str = ""  # header of the next partial response, instead of the right one
     pause_at: int = 0  # bytes after which a response pauses until this is 0 again
     delay: float = 0.0  # seconds before a response
+    redirects: dict[str, str] = field(default_factory=dict)  # path: the address it redirects to
+    headers: dict[str, str] = field(default_factory=dict)  # more headers of each response
+    endless: bool = False  # announce no size, and repeat the file until the client goes away
     gets: list[tuple[str, str | None]] = field(default_factory=list)  # (path, Range) of each GET
     address: str = ""
 
@@ -40,7 +43,17 @@ def _handler(server: FileServer) -> type[BaseHTTPRequestHandler]:
             else:
                 self._answer(body=True)
 
+        def _repeat(self, content: bytes) -> None:
+            with suppress(OSError):
+                while content:
+                    self.wfile.write(content)
+
         def _answer(self, body: bool) -> None:
+            if self.path in server.redirects:
+                self.send_response(302)
+                self.send_header("Location", server.redirects[self.path])
+                self.end_headers()
+                return
             content = server.files.get(self.path.partition("?")[0])
             if content is None:
                 self.send_error(404)
@@ -57,11 +70,16 @@ def _handler(server: FileServer) -> type[BaseHTTPRequestHandler]:
             if start:
                 right = f"bytes {start}-{len(content) - 1}/{len(content)}"
                 self.send_header("Content-Range", server.content_range or right)
-            self.send_header("Content-Length", str(len(content) - start))
+            if not server.endless:
+                self.send_header("Content-Length", str(len(content) - start))
+            for name, value in server.headers.items():
+                self.send_header(name, value)
             self.send_header("ETag", '"0123456789abcdef"')  # required by the hub's clients
             self.send_header("X-Repo-Commit", "0" * 40)
             self.end_headers()
-            if body:
+            if body and server.endless:
+                self._repeat(content)
+            elif body:
                 end = start + server.drop_after.pop(0) if server.drop_after else len(content)
                 if server.pause_at:
                     self.wfile.write(content[start : server.pause_at])

@@ -71,6 +71,8 @@ def _input() -> CN:
     node.INTERPOLATION = "bilinear"
     # Names of the training transforms, see dassl.data.transforms; normalize also applies to testing
     node.TRANSFORMS = ()
+    # Turn images as their EXIF orientation says: for photos of one's own. Published numbers are measured without
+    node.EXIF_ORIENTATION = False
     # No transforms: the dataset gives PIL images
     node.NO_TRANSFORM = False
     node.PIXEL_MEAN = [0.485, 0.456, 0.406]

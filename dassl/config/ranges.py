@@ -57,6 +57,7 @@ RANGES: dict[str, Check] = {
     "INPUT.NO_TRANSFORM": flag(),
     "INPUT.PIXEL_MEAN": list_of(number(), count=3),
     "INPUT.PIXEL_STD": list_of(number(above=0), count=3),
+    "INPUT.EXIF_ORIENTATION": flag(),
     "INPUT.CROP_PADDING": whole(0, PIXELS),
     "INPUT.RRCROP_SCALE": rising_fractions(),
     "INPUT.CUTOUT_N": whole(0, 1000),

@@ -188,6 +188,7 @@ class DatasetWrapper(TorchDataset):
         if "normalize" in cfg.INPUT.TRANSFORMS:
             steps.append(T.Normalize(mean=cfg.INPUT.PIXEL_MEAN, std=cfg.INPUT.PIXEL_STD))
         self.to_tensor = T.Compose(steps)
+        self._upright = bool(setting(cfg, "INPUT.EXIF_ORIENTATION"))
         self._cache: ImageCache | None = None
         cache_mb = setting(cfg, "DATALOADER.CACHE_MB")
         if is_train and cfg.DATASET.NUM_SHOTS >= 1 and cache_mb > 0:
@@ -215,7 +216,7 @@ class DatasetWrapper(TorchDataset):
         if self._cache is not None and (cached := self._cache.get(idx)):
             return cached
         try:
-            image = read_image(path)
+            image = read_image(path, upright=self._upright)
         except (OSError, ValueError) as error:
             raise BadImageError(
                 f"{error}\n  `python -m datasets check {self.cfg.DATASET.NAME} --images` lists all such images;"

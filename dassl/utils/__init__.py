@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # the same names as below, for type checkers
+    from dassl.utils.disk import *  # noqa: F403
     from dassl.utils.download import *  # noqa: F403
     from dassl.utils.environment import *  # noqa: F403
     from dassl.utils.files import *  # noqa: F403
@@ -18,6 +19,7 @@ if TYPE_CHECKING:  # the same names as below, for type checkers
 # Module: its public names. Those of the first block import neither torch nor numpy.
 _NAMES = {
     "download": "DownloadError download_url fetch_from_hub file_checksum hub_address hub_files through_mirror",
+    "disk": "DISK_FULL DiskFullError check_space readable_size",
     "files": "atomic_write check_isfile listdir_nohidden lock_folder mkdir_if_missing move_into_place read_json"
     " remove_temporaries write_json",
     "logger": "Logger setup_logger",
@@ -26,7 +28,7 @@ _NAMES = {
     "results": "read_results write_results",
     #
     "environment": "collect_env_info describe_device set_random_seed",
-    "images": "read_image",
+    "images": "orientation_of read_image to_rgb",
     "meters": "AverageMeter MetricMeter",
     "torchtools": "adjust_learning_rate count_num_param init_network_weights last_checkpoint load_checkpoint"
     " load_pretrained_weights open_all_layers open_specified_layers plain_state resume_from_checkpoint"

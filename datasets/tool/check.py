@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dassl.data.archives import is_archive
 from dassl.data.datasets import DatasetBase
-from dassl.utils import read_image
+from dassl.utils import orientation_of, read_image
 from dassl.utils.progress import progress
 from datasets.base import ClipDataset
 from datasets.mirrors import SortedCopyError
@@ -88,7 +88,13 @@ def check(name: str, root: Path, images: bool = False) -> Report:
     report.problems += compare_with_published(dataset, report, prepare)
     if images:
         again = f"remove their folder, then {prepare}" if sources_of(name) else "restore them"
-        report.problems += unreadable_images(dataset, again)
+        turned: set[str] = set()
+        report.problems += unreadable_images(dataset, again, turned)
+        if turned and not sources_of(name):
+            report.notes.append(
+                f"{len(turned)} images have an EXIF orientation that turns or mirrors them, the first: {min(turned)}. "
+                "They are read as stored; train with INPUT.EXIF_ORIENTATION True to read them upright, as viewers do"
+            )
     return report
 
 
@@ -124,12 +130,12 @@ def compare_with_published(dataset: DatasetBase, report: Report, prepare: str) -
         yield Problem(what, f"remove incomplete folders in {report.folder}, then {prepare}")
 
 
-def unreadable_images(dataset: DatasetBase, again: str) -> list[Problem]:
-    """Decode every image; returns at most one problem, with all unreadable images."""
+def unreadable_images(dataset: DatasetBase, again: str, turned: set[str]) -> list[Problem]:
+    """Decode every image; returns at most one problem, with all unreadable images. ``turned``: see why_unreadable."""
     paths = list(dict.fromkeys(item.impath for part in PARTS for item in getattr(dataset, part) or []))
     with ThreadPoolExecutor() as pool:  # decoding releases the interpreter's lock
         chunks = (paths[start : start + CHUNK] for start in range(0, len(paths), CHUNK))
-        found = (reason for chunk in chunks for reason in pool.map(why_unreadable, chunk))
+        found = (reason for chunk in chunks for reason in pool.map(lambda path: why_unreadable(path, turned), chunk))
         reasons = list(progress(found, "read images", len(paths), unit="image"))
     bad = [f"{path}: {reason}" for path, reason in zip(paths, reasons, strict=True) if reason]
     if not bad:
@@ -138,13 +144,16 @@ def unreadable_images(dataset: DatasetBase, again: str) -> list[Problem]:
     return [Problem(f"{len(bad)} of {len(paths)} images cannot be read", remedy, files=bad)]
 
 
-def why_unreadable(path: str) -> str:
+def why_unreadable(path: str, turned: set[str] | None = None) -> str:
     """Why an image cannot be decoded to its end; empty if it can.
 
-    A JPEG is decoded at an eighth of its size (draft mode): all of its data are read, in a fraction of the time.
+    A JPEG is decoded at an eighth of its size (draft mode): all of its data are read, in a fraction of the time. The
+    path is added to ``turned`` if the image has an EXIF orientation other than upright.
     """
     try:
-        read_image(path, draft=(1, 1))
+        image = read_image(path, draft=(1, 1))
     except (OSError, ValueError) as error:
         return str(error).removeprefix(f"{path} ")
+    if turned is not None and orientation_of(image) != 1:
+        turned.add(path)
     return ""

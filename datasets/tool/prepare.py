@@ -2,23 +2,26 @@
 
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock
-from scipy.io import loadmat
 
-from dassl.data.archives import ArchiveError, is_archive, unpack
+from dassl.data.archives import ArchiveError, Limits, is_archive, unpack
 from dassl.utils import read_json
-from dassl.utils.download import DownloadError, download_url, file_checksum, through_mirror
+from dassl.utils.disk import DISK_FULL, readable_size
+from dassl.utils.download import MAX_SIZE, DownloadError, download_url, file_checksum, through_mirror
 from datasets.base import ClipDataset
 from datasets.listing import read_classnames
-from datasets.sources import Source
+from datasets.matlab import read_variables
+from datasets.sources import Source, allowance
 from datasets.splits import read_split
 from datasets.tool.build import bare, folder_names, registered
 from datasets.tool.check import Report, check, dataset_folder
 from datasets.tool.hub import archive_stem, fetch_copy
+
+LARGEST = 2**28  # bytes of a file in an archive that is not an archive itself; images have a few million
 
 
 class PrepareError(OSError):
@@ -40,7 +43,8 @@ def prepare(name: str, root: Path, archives: Sequence[Path] = ()) -> Report:
         What `check` says afterwards.
 
     Raises:
-        PrepareError: a file could not be downloaded from any URL; the message lists all URLs and reasons.
+        PrepareError: a file could not be downloaded from any URL (the message lists all URLs and reasons), or the disk
+            is full.
         FileNotFoundError: an archive does not exist.
         ValueError: the dataset has no sources, or an archive is not one of this dataset's.
     """
@@ -49,7 +53,17 @@ def prepare(name: str, root: Path, archives: Sequence[Path] = ()) -> Report:
         raise ValueError(f"{name} has nothing to prepare: {dataset.layout if issubclass(dataset, ClipDataset) else ''}")
     given = recognise(dataset, archives)
     folder = dataset_folder(name, root)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return _prepare(dataset, name, root, folder, given)
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise
+        raise PrepareError(no_space(dataset, folder, error)) from error
+
+
+def _prepare(dataset: type[ClipDataset], name: str, root: Path, folder: Path, given: dict[str, Path]) -> Report:
+    """Prepare a dataset in its folder, which no other process prepares at the same time."""
     with FileLock(root / f".{folder.name}.lock"):
         report = check(name, root)
         needed = [source for problem in report.problems for source in problem.sources]
@@ -64,6 +78,24 @@ def prepare(name: str, root: Path, archives: Sequence[Path] = ()) -> Report:
                 if failures and not report.good:
                     raise PrepareError(unprepared(dataset, report, failures))
     return report
+
+
+def no_space(dataset: type[ClipDataset], folder: Path, error: OSError) -> str:
+    """The error message for a full disk."""
+    reason = f"{error.filename or folder}: {error.strerror}" if error.strerror else str(error)
+    lines = [f"{dataset.__name__} could not be prepared: {reason}."]
+    if sizes := [source.size for source in dataset.sources if source.size is not None]:
+        lines.append(f"All of it needs up to {readable_size(2 * sum(sizes))} while it is prepared, half of it later.")
+    lines.append(f"Free some space in {folder}, or move the datasets to another disk and pass it as --root.")
+    lines.append("Complete downloads and files in place are kept: run the same command again to continue.")
+    return "\n".join(lines)
+
+
+def limits_of(dataset: type[ClipDataset], sources: Iterable[Source]) -> Limits:
+    """What the archives of these sources may unpack to."""
+    size = allowance(sources)
+    files = 4 * sum(dataset.expected) + 10_000 if dataset.expected else Limits.files
+    return Limits(files=files, largest=LARGEST) if size is None else Limits(size, files, LARGEST)
 
 
 def unprepared(dataset: type[ClipDataset], report: Report, failures: Sequence[str]) -> str:
@@ -132,8 +164,11 @@ def get_all(
 def get_copy(dataset: type[ClipDataset], folder: Path, work: Path) -> list[str]:
     """Get the hub's copy of the whole dataset; returns the reason for a failure, if any."""
     try:
-        place_copy(dataset, fetch_copy(dataset.hub_copy, folder_names(dataset), work / "hub"), folder, work)
+        most = allowance(dataset.sources) or MAX_SIZE
+        place_copy(dataset, fetch_copy(dataset.hub_copy, folder_names(dataset), work / "hub", most), folder, work)
     except (DownloadError, ArchiveError) as error:
+        if isinstance(error, ArchiveError):
+            shutil.rmtree(work / "hub", ignore_errors=True)
         return [str(error)]
     return []
 
@@ -157,7 +192,7 @@ def get(source: Source, dataset: type[ClipDataset], folder: Path, work: Path, ar
         target = work / source.file
         try:
             if not target.exists():  # else complete: an earlier call could not unpack it
-                download_url(url, target, source.checksum)
+                download_url(url, target, source.checksum, allowance([source]) or MAX_SIZE)
             place(source, dataset, target, folder, work)
         except DownloadError as error:
             reasons.append(str(error))
@@ -189,10 +224,13 @@ def place(source: Source, dataset: type[ClipDataset], file: Path, folder: Path, 
     if not is_archive(file):
         check_plain_file(source, file, dataset)
         staged = work / f"placed-{file.name}"
-        shutil.copyfile(file, staged)
-        os.replace(staged, folder / source.gives)
+        try:
+            shutil.copyfile(file, staged)
+            os.replace(staged, folder / source.gives)
+        finally:
+            staged.unlink(missing_ok=True)
         return
-    content = unpack_fully(file, work) / source.inside
+    content = unpack_fully(file, work, limits_of(dataset, [source])) / source.inside
     if not content.is_dir():
         raise ArchiveError(f"{file.name} contains no folder {source.inside}: it is another archive")
     if source.arrange:
@@ -205,7 +243,7 @@ def place(source: Source, dataset: type[ClipDataset], file: Path, folder: Path, 
 
 def place_copy(dataset: type[ClipDataset], archive: Path, folder: Path, work: Path) -> None:
     """Put an archive of the whole dataset, with or without a top-level folder, into the dataset's folder."""
-    content = unpack_fully(archive, work)
+    content = unpack_fully(archive, work, limits_of(dataset, dataset.sources))
     entries = [entry for entry in content.iterdir() if not entry.name.startswith(("__MACOSX", "."))]
     names = {bare(name) for name in folder_names(dataset)}
     if len(entries) == 1 and entries[0].is_dir() and bare(entries[0].name) in names:
@@ -216,13 +254,18 @@ def place_copy(dataset: type[ClipDataset], archive: Path, folder: Path, work: Pa
     move_into(content, folder)
 
 
-def unpack_fully(archive: Path, work: Path) -> Path:
+def unpack_fully(archive: Path, work: Path, limits: Limits) -> Path:
     """Unpack an archive and the archives in it, each into a folder of its name; returns the folder."""
     folder = work / "unpacked"
     shutil.rmtree(folder, ignore_errors=True)
-    for path in [path for path in unpack(archive, folder) if is_archive(path)]:
+    limits = limits.within(archive)
+    written = unpack(archive, folder, limits)
+    limits = limits.without(written)
+    for path in [path for path in written if is_archive(path) and not path.name.startswith(".")]:
         inner = path.with_name(path.name.split(".")[0])
-        unpack(path, inner)
+        if inner.is_file():
+            raise ArchiveError(f"{archive.name} holds both {inner.name} and {path.name}: not unpacked")
+        limits = limits.without(unpack(path, inner, limits))
         path.unlink()
         if (inner / inner.name).is_dir() and len(list(inner.iterdir())) == 1:  # it contained a folder of its name
             (inner / inner.name).rename(inner.with_name(f"{inner.name}.inner"))
@@ -251,10 +294,7 @@ def check_plain_file(source: Source, file: Path, dataset: type[ClipDataset]) -> 
     elif file.name == "classnames.txt":
         read_classnames(file)
     elif file.suffix == ".mat":
-        try:
-            loadmat(file)
-        except Exception as error:  # a damaged file can fail in any way
-            raise ValueError(f"{file.name} is not a MATLAB file ({error})") from error
+        read_variables(file)
 
 
 def check_published_split(file: Path, dataset: type[ClipDataset]) -> None:

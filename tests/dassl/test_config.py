@@ -32,10 +32,11 @@ def test_defaults_are_the_published_ones(cfg) -> None:
     own = {
         "DATASET.SUBSAMPLE_CLASSES",
         "DATASET.ON_BAD_IMAGE",
+        "DATASET.TEMPLATE",
         "DATALOADER.CACHE_MB",
+        "INPUT.EXIF_ORIENTATION",
         "PROTOCOL",
         "TRAIN.RANDOMNESS",
-        "DATASET.TEMPLATE",
     }
     assert ours.keys() - published.keys() == own
 

@@ -1,16 +1,19 @@
 """Downloads from a local server that drops connections, sends wrong data and disappears."""
 
+import gzip
 import hashlib
 import multiprocessing
 import os
+import resource
 import signal
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from filelock import FileLock
 
-from dassl.utils import download
+from dassl.utils import DiskFullError, download
 from dassl.utils.download import DownloadError, download_url, file_checksum
 from tests.file_server import FileServer, serve
 
@@ -208,3 +211,84 @@ def test_addresses_of_the_hub_go_through_its_mirror(monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", "http://mirror/")
     assert download.through_mirror(url) == "http://mirror/datasets/a/b/resolve/main/c.zip"
     assert download.through_mirror("https://example.org/c.zip") == "https://example.org/c.zip"
+
+
+# Servers that harm
+
+
+def test_endless_data_stop_at_the_limit_and_leave_nothing(either, tmp_path):
+    either.endless = True
+    with pytest.raises(
+        DownloadError, match=r"data\.bin: the server sends 3,\d{3},\d{3} bytes or more; the limit is 3,000,000"
+    ):
+        download_url(f"{either.address}/data.bin", tmp_path / "data.bin", limit=3_000_000)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_announced_to_be_larger_than_the_limit_is_not_downloaded(either, tmp_path):
+    with pytest.raises(DownloadError, match=r"the server sends 2,097,152 bytes or more; the limit is 1,000,000"):
+        download_url(f"{either.address}/data.bin", tmp_path / "data.bin", limit=1_000_000)
+    assert list(tmp_path.iterdir()) == []
+    download_url(f"{either.address}/data.bin", tmp_path / "data.bin", limit=len(CONTENT))
+
+
+@pytest.mark.parametrize("target", ["file:///etc/passwd", "ftp://127.0.0.1/x", "data:,x", "gopher://127.0.0.1/"])
+def test_redirects_lead_to_web_addresses_only(server, tmp_path, target):
+    server.redirects = {"/other.bin": "/data.bin", "/moved.bin": target}
+    with pytest.raises(DownloadError, match=r"moved\.bin: HTTP 302 .*(which is not followed|not allowed)"):
+        download_url(f"{server.address}/moved.bin", tmp_path / "moved.bin")
+    assert list(tmp_path.iterdir()) == []
+    download_url(f"{server.address}/other.bin", tmp_path / "other.bin", MD5)
+
+
+@pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://127.0.0.1/x", "/etc/passwd", "data:,x"])
+def test_only_web_addresses_are_downloaded(tmp_path, url):
+    with pytest.raises(DownloadError, match=r"only http and https addresses are downloaded"):
+        download_url(url, tmp_path / "x")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_compressed_answer_is_not_decompressed(server, tmp_path):
+    """Servers announce a .tar.gz as an encoded tar. As it is never decoded, it cannot be a bomb, either."""
+    server.files["/a.tar.gz"] = packed = gzip.compress(bytes(10**7))
+    server.headers = {"Content-Encoding": "gzip"}
+    download_url(f"{server.address}/a.tar.gz", tmp_path / "a.tar.gz", limit=len(packed))
+    assert (tmp_path / "a.tar.gz").read_bytes() == packed
+
+
+@pytest.mark.parametrize("length", ["-5", "abc", ""])
+def test_a_length_that_is_no_number_is_ignored(server, tmp_path, length):
+    server.endless, server.headers = True, {"Content-Length": length}
+    with pytest.raises(DownloadError, match=r"the limit is 3,000,000|HTTP|connection"):
+        download_url(f"{server.address}/data.bin", tmp_path / "data.bin", limit=3_000_000)
+
+
+# Full disks
+
+
+def test_free_space_is_checked_before_a_download(server, tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=2**20))
+    with pytest.raises(DiskFullError, match=r": downloading data\.bin needs 2\.0 MiB, 1\.0 MiB are free"):
+        download_url(f"{server.address}/data.bin", tmp_path / "data.bin")
+    assert list(tmp_path.iterdir()) == []
+
+
+def download_with_little_space(url: str, path: str, queue) -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (CHUNK, CHUNK))
+    try:
+        download_url(url, path, MD5)
+    except DiskFullError as error:
+        queue.put(str(error))
+
+
+def test_what_fitted_on_the_disk_is_continued_when_there_is_space(server, tmp_path):
+    arguments = (f"{server.address}/data.bin", str(tmp_path / "data.bin"))
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    process = context.Process(target=download_with_little_space, args=(*arguments, queue))
+    process.start()
+    assert queue.get(timeout=60) == f"{arguments[1]}.part: File too large after 0.5 MiB"
+    process.join()
+    download_url(*arguments, MD5)
+    assert server.gets[-1] == ("/data.bin", f"bytes={CHUNK}-")
+    assert [path.name for path in tmp_path.iterdir()] == ["data.bin"]

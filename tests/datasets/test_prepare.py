@@ -1,18 +1,23 @@
 """`prepare` against a local server that drops, lies, sends what it should not, and then the good file."""
 
+import errno
 import hashlib
 import io
 import json
+import os
 import shutil
 import tarfile
 import threading
 import zipfile
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+import datasets.sources
 import datasets.tool.prepare
+from dassl.data.archives import ArchiveError
 from dassl.data.datasets import DATASET_REGISTRY
 from dassl.utils import download
 from datasets.__main__ import main
@@ -20,7 +25,7 @@ from datasets.sources import HUB_COPY
 from datasets.tool.prepare import PrepareError, prepare
 from tests.datasets import miniatures
 from tests.datasets.layouts import build
-from tests.datasets.source_server import tar, use_sources
+from tests.datasets.source_server import plain_tar, tar, use_sources
 
 DTD = DATASET_REGISTRY.get("DescribableTextures")
 SPLIT = "split_zhou_DescribableTextures.json"
@@ -130,8 +135,8 @@ def test_a_bad_archive_is_named_leaves_nothing_and_the_good_one_then_works(serve
 def test_an_interruption_while_unpacking_leaves_no_half_folder(server, tmp_path, monkeypatch):
     real = datasets.tool.prepare.unpack
 
-    def interrupted(archive, folder):
-        real(archive, folder)
+    def interrupted(*arguments):
+        real(*arguments)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(datasets.tool.prepare, "unpack", interrupted)
@@ -266,6 +271,102 @@ def test_a_damaged_hub_copy_is_removed(server, tmp_path, monkeypatch):
     with pytest.raises(PrepareError, match="was damaged in the download and deleted"):
         prepare_dtd(tmp_path)
     assert not (tmp_path / "data" / "dtd" / "images").exists()
+
+
+# Archives that harm, and full disks
+
+
+def bomb(names: tuple[str, ...], size: int) -> bytes:
+    """A zip with files of zeros in the right folder."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in names:
+            archive.writestr(name, bytes(size))
+    return buffer.getvalue()
+
+
+BOMBS = {
+    "one file": lambda: bomb(("dtd/images/banded/banded_0001.jpg",), 40 * 2**20),
+    "many files": lambda: bomb(tuple(f"dtd/images/banded/banded_{i:04d}.jpg" for i in range(10)), 4 * 2**20),
+    "nested": lambda: plain_tar({f"dtd/{i}.zip": bomb(("x.jpg",), 12 * 2**20) for i in range(4)}),
+    "count": lambda: plain_tar({f"dtd/images/banded/{i}.jpg": b"" for i in range(10_049)}),
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "way"),
+    [*((kind, "url") for kind in BOMBS), ("nested", "hub"), ("one file", "hub"), ("many files", "archive")],
+)
+def test_a_bomb_stops_before_it_is_unpacked_and_the_good_archive_then_works(server, tmp_path, monkeypatch, kind, way):
+    DTD.sources = (replace(DTD.sources[0], checksum=""), *DTD.sources[1:])
+    good, bad = server.files.pop("/dtd-r1.0.1.tar.gz"), BOMBS[kind]()
+    archives = []
+    if way == "url":
+        server.files["/dtd-r1.0.1.tar.gz"] = bad
+    elif way == "hub":
+        offer_copy(server, monkeypatch, bad, name="data/DTD.zip")
+    else:
+        archives.append(tmp_path / "dtd-r1.0.1.tar.gz")
+        archives[0].write_bytes(bad)
+    most = largest_size_of(tmp_path / "data", monkeypatch)
+    with pytest.raises((PrepareError, ArchiveError), match=r" holds (more than )?.*: not unpacked"):
+        prepare_dtd(tmp_path, archives=archives)
+    assert max(most) < 30 * 2**20
+    assert [path.name for path in (tmp_path / "data" / "dtd").rglob("*")] in ([], [SPLIT])
+    server.files["/dtd-r1.0.1.tar.gz"] = good
+    assert prepare_dtd(tmp_path).good
+    assert_ready(tmp_path / "data")
+
+
+def largest_size_of(folder: Path, monkeypatch) -> list[int]:
+    """The size of a folder before each time that unpacked files are removed from it, filled as that happens."""
+    sizes, real = [0], shutil.rmtree
+
+    def rmtree(path, *args, **kwargs):
+        sizes.append(sum(p.stat().st_size for p in folder.rglob("*") if p.is_file()))
+        real(path, *args, **kwargs)
+
+    monkeypatch.setattr(shutil, "rmtree", rmtree)
+    return sizes
+
+
+@pytest.mark.parametrize("at", ["copyfileobj", "copyfile"])
+def test_a_full_disk_is_one_message_and_the_next_call_continues(server, tmp_path, monkeypatch, capsys, at):
+    real = getattr(shutil, at)
+
+    def full(*args, **kwargs):
+        real(*args, **kwargs)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(shutil, at, full)
+    command = ["prepare", "dtd", "--root", str(tmp_path / "data")]
+    assert main(command) == 2
+    error = capsys.readouterr().err
+    assert (
+        error.startswith("error: DescribableTextures could not be prepared: /") and "No space left on device" in error
+    )
+    assert "needs up to 1.2 GiB while it is prepared" in error and "run the same command again to continue" in error
+    left = {path.name for path in (tmp_path / "data" / "dtd").rglob("*")}
+    assert not [name for name in left if name == "unpacked" or name.startswith(("placed-", ".unpack-"))]
+    monkeypatch.setattr(shutil, at, real)
+    assert main(command) == 0
+    assert_ready(tmp_path / "data")
+    assert [path for path, _ in server.gets].count("/dtd-r1.0.1.tar.gz") == 1
+
+
+def test_too_little_space_is_found_before_anything_is_written(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=5))
+    with pytest.raises(PrepareError, match=r": downloading dtd-r1\.0\.1\.tar\.gz needs .*, 0\.0 MiB are free"):
+        prepare_dtd(tmp_path)
+    assert not (tmp_path / "data" / "dtd").exists()
+
+
+def test_endless_data_stop_at_a_limit(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.sources, "EXTRA", 2**20)
+    monkeypatch.setitem(datasets.sources.SIZES, "dtd-r1.0.1.tar.gz", 1)
+    server.endless = True
+    with pytest.raises(PrepareError, match=r"dtd-r1\.0\.1\.tar\.gz: the server sends .*; the limit is 4,048,576"):
+        prepare_dtd(tmp_path)
 
 
 # Files that the user has

@@ -142,6 +142,13 @@ def test_the_documented_addresses_and_drive_files_are_the_sources():
                 assert entry["url"] in urls, entry
 
 
+def test_the_size_of_every_source_is_known():
+    """So that what is far larger is refused; the sizes are those of the published pages, rounded up."""
+    for name in DATASET_REGISTRY.registered_names():
+        for source in getattr(DATASET_REGISTRY.get(name), "sources", ()):
+            assert source.size, f"{name}: {source.file}"
+
+
 def all_urls(name: str) -> list[str]:
     return [url for source in getattr(DATASET_REGISTRY.get(name), "sources", ()) for url in source.urls]
 

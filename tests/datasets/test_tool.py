@@ -111,6 +111,18 @@ def test_images_that_cannot_be_read_are_named(textures, capsys):
     assert "cannot be read as an image: image file is truncated" in output
 
 
+def test_photos_that_exif_turns_are_counted_in_own_data(tmp_path, capsys):
+    exif = Image.Exif()
+    for number in range(1, 9):
+        exif[0x0112] = number
+        for part in ("train", "test"):
+            path = save_picture(tmp_path / part / "cat" / f"{number}.jpg", size=(40, 30))
+            Image.open(path).save(path, exif=exif)
+    status, output = run(capsys, "check", "ImageFolder", "--images", "--root", tmp_path)
+    assert status == 0
+    assert "14 images have an EXIF orientation" in output and "INPUT.EXIF_ORIENTATION True" in output
+
+
 def test_draft_mode_finds_what_a_full_decode_finds(tmp_path):
     """Cut at any place, a JPEG is unreadable in both ways or in neither."""
     whole = save_picture(tmp_path / "a.jpg", size=(64, 48)).read_bytes()

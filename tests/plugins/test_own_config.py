@@ -12,7 +12,13 @@ import torch
 from dassl.config import get_cfg_default
 from tests.plugins.project import FILES, ROOT, make_project
 
-OUR_KEYS = ("DATASET.SUBSAMPLE_CLASSES", "DATASET.ON_BAD_IMAGE", "DATALOADER.CACHE_MB", "PROTOCOL")
+OUR_KEYS = (
+    "DATASET.SUBSAMPLE_CLASSES",
+    "DATASET.ON_BAD_IMAGE",
+    "DATALOADER.CACHE_MB",
+    "INPUT.EXIF_ORIENTATION",
+    "PROTOCOL",
+)
 
 
 def upstreams_tree() -> str:

@@ -100,3 +100,10 @@ def test_a_damaged_tar_xz_is_named(tmp_path):
     archive.write_bytes(content)
     with pytest.raises(ArchiveError, match="is damaged or not an archive"):
         unpack(archive, tmp_path / "out")
+
+
+def test_a_tar_that_ends_with_a_zip_is_a_tar(tmp_path):
+    inner = make_zip(tmp_path / "inner.zip", ["a"])
+    with tarfile.open(tmp_path / "x.tar", "w") as tar:
+        tar.add(inner, "inner.zip")
+    assert [path.name for path in unpack(tmp_path / "x.tar", tmp_path / "out")] == ["inner.zip"]

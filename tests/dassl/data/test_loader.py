@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from dassl.data.data_manager import DatasetWrapper, build_data_loader
+from dassl.data.datasets import Datum
 from dassl.data.image_cache import ImageCache
 from dassl.data.loader import BadImageError, item_rng, item_seed
 from dassl.data.transforms import build_transform
@@ -253,3 +254,15 @@ def test_a_cache_sent_to_a_spawned_worker_starts_empty_with_its_share_of_the_bud
     copy = pickle.loads(pickle.dumps(cache))
     assert len(copy) == 0 and len(cache) == 1
     assert copy._budget == 2**18
+
+
+@pytest.mark.parametrize("num_shots", [-1, 1])  # with 1, from the cache the second time
+def test_the_orientation_of_photos_is_applied_on_request_only(tmp_path, num_shots):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (8, 6)).save(tmp_path / "a.jpg", exif=exif)
+    items = [Datum(str(tmp_path / "a.jpg"))]
+    for turned, size in ((False, (8, 6)), (True, (6, 8))):
+        cfg = make_cfg(DATASET__NUM_SHOTS=num_shots, INPUT__EXIF_ORIENTATION=turned)
+        dataset = DatasetWrapper(cfg, items, is_train=True)
+        assert [dataset[0]["img"].size for _ in range(2)] == [size, size]
