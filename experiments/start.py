@@ -1,4 +1,4 @@
-"""Start of a shell entry: ``python -m experiments.start SCRIPT CALLER_FOLDER ENTRY METHOD [ARGUMENT ...]`` (scripts/run.sh).
+"""Start of a shell entry: ``python -m experiments.start SCRIPT CALLER_FOLDER ENTRY METHOD [ARGUMENT ...]``, by run.sh.
 
 Imports are inside functions, so that a Python which cannot run the project gets to say so.
 """
