@@ -8,7 +8,7 @@ from yacs.config import CfgNode
 from dassl.config import setting
 from dassl.data.datasets import DatasetBase
 from datasets.fewshot import few_shot, subsample_classes
-from datasets.sources import Source
+from datasets.sources import Source, tool_command
 from datasets.splits import Split, read_split, relocate
 from datasets.validation import check_files_exist, check_split
 
@@ -69,7 +69,7 @@ class ClipDataset(DatasetBase):
             f"{name} was not found or is incomplete.",
             f"  looked for: {' or '.join(str(path) for path in looked_for)}",
             f"  expected:   {self.layout}",
-            f"  get it:     python -m datasets prepare {name} --root {root}",
+            f"  get it:     {tool_command('prepare', name, root)}",
         ]
         if self.by_hand:
             lines.append(f"  manually:   {self.by_hand}")
@@ -101,7 +101,7 @@ class ClipDataset(DatasetBase):
         self.on_published_split = False
         print(
             f"{path} not found: the split is made from the original annotations. Accuracies are comparable with "
-            f"published ones only on the published split: python -m datasets prepare {name}"
+            f"published ones only on the published split: {tool_command('prepare', name, folder.parent)}"
         )
         try:
             split = build()
@@ -129,7 +129,8 @@ class ClipDataset(DatasetBase):
         name = type(self).__name__
         check_split(*split, name, self.expected_classes)
         if not ready:
-            remedy = f"unpack them again (python -m datasets prepare {name})" if self.sources else "restore them"
+            prepare = tool_command("prepare", name, Path(self.dataset_dir).parent)
+            remedy = f"unpack them again ({prepare})" if self.sources else "restore them"
             check_files_exist([item.impath for items in split for item in items], name, remedy)
         self._compare_sizes(split, ready)
         if not ready:
@@ -145,5 +146,6 @@ class ClipDataset(DatasetBase):
             name = type(self).__name__
             print(
                 f"Note: {name} has {sizes[0]:,} training, {sizes[1]:,} validation and {sizes[2]:,} test images here; "
-                f"published: {' / '.join(f'{size:,}' for size in self.expected)}. See python -m datasets check {name}"
+                f"published: {' / '.join(f'{size:,}' for size in self.expected)}. See "
+                + tool_command("check", name, Path(self.dataset_dir).parent)
             )

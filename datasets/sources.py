@@ -1,11 +1,17 @@
 """Where a dataset's files come from. Each dataset's module lists its sources for `python -m datasets prepare`."""
 
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 # A public copy of all datasets except ImageNet: one archive per dataset, named like its folder.
 HUB_COPY = "zhengli97/prompt_learning_dataset"
+
+
+def tool_command(verb: str, name: str, root: str | Path) -> str:
+    """The shell command that prepares or checks a dataset in a folder of datasets, for messages."""
+    return f"python -m datasets {verb} {name} --root {shlex.quote(str(root))}"
 
 
 def drive(file_id: str) -> str:

@@ -33,7 +33,7 @@ def main(argv: Sequence[str], environment: Mapping[str, str] = os.environ) -> in
         print(describe(error), file=sys.stderr)
         return 2
     except Stopped as signal:
-        print(f"Stopped by {signal}. The same command continues here: finished runs are skipped.", file=sys.stderr)
+        print(f"stopped by {signal}: the same command continues; finished runs are skipped", file=sys.stderr)
         return 128 + signal.number
 
 

@@ -19,6 +19,6 @@ end_child() {
     trap '' INT TERM HUP
     kill -s TERM -- "-$1" 2>/dev/null || true
     wait "$1" 2>/dev/null || true
-    if [[ -z ${INSIDE_SCRIPT:-} ]]; then echo "Stopped by SIG$2. The same command starts again." >&2; fi
+    if [[ -z ${INSIDE_SCRIPT:-} ]]; then echo "stopped by SIG$2: the same command starts again" >&2; fi
     exit "$3"
 }

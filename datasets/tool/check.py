@@ -10,7 +10,7 @@ from dassl.data.datasets import DatasetBase
 from dassl.utils import read_image
 from dassl.utils.progress import progress
 from datasets.base import ClipDataset
-from datasets.sources import Source
+from datasets.sources import Source, tool_command
 from datasets.tool.build import build, folder_names, registered
 from datasets.validation import MissingImagesError
 
@@ -62,7 +62,7 @@ def check(name: str, root: Path, images: bool = False) -> Report:
         images: also decode every image.
     """
     report = Report(name, dataset_folder(name, root))
-    prepare = f"python -m datasets prepare {name} --root {root}"
+    prepare = tool_command("prepare", name, root)
     try:
         dataset, report.notes = build(name, root)
     except MissingImagesError as error:

@@ -132,7 +132,7 @@ def test_a_list_of_runs_ends(start, words: tuple, number: signal.Signals, to_gro
     code, errors = started.end()
     assert code == 128 + number
     name = "Ctrl-C" if number == signal.SIGINT else number.name
-    assert errors == [f"Stopped by {name}. The same command continues here: finished runs are skipped."]
+    assert errors == [f"stopped by {name}: the same command continues; finished runs are skipped"]
     assert [line.split()[0] for line in started.notes()] == ["started", "stopped"], "one run got one signal"
     assert started.notes()[1] == f"stopped {int(number)}"
     assert not started.left()
@@ -218,7 +218,7 @@ def test_an_installation_ends(
     started.send(number, to_group)
     code, errors = started.end()
     assert code == 128 + number
-    assert errors == [f"Stopped by {number.name}. The same command starts again."]
+    assert errors == [f"stopped by {number.name}: the same command starts again"]
     assert len(started.notes()) == 2, "nothing is started after it"
     assert not started.left() and not (checkout / ".venv/requirements.installed").exists()
 
@@ -230,5 +230,5 @@ def test_the_checks_end(start, checkout: Path, tmp_path: Path) -> None:
     started = start("scripts/test.sh", folder=checkout)
     started.send(signal.SIGTERM)
     code, errors = started.end()
-    assert (code, errors) == (143, ["Stopped by SIGTERM. The same command starts again."])
+    assert (code, errors) == (143, ["stopped by SIGTERM: the same command starts again"])
     assert not started.left()
