@@ -25,9 +25,10 @@ __all__ = ["main", "make_call", "run_entry"]
 def main(argv: Sequence[str], environment: Mapping[str, str] = os.environ) -> int:
     processes.stop_on_signals()
     try:
-        return _main(argv, environment)
+        code = _main(argv, environment)
+        sys.stdout.flush()
+        return code
     except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python writes at its end
         return 1
     except (OSError, ValueError) as error:
         print(describe(error), file=sys.stderr)
@@ -35,6 +36,11 @@ def main(argv: Sequence[str], environment: Mapping[str, str] = os.environ) -> in
     except Stopped as signal:
         print(f"stopped by {signal}: the same command continues; finished runs are skipped", file=sys.stderr)
         return 128 + signal.number
+    finally:
+        try:
+            sys.stdout.flush()
+        except OSError:  # already reported: Python would complain again at its end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _main(argv: Sequence[str], environment: Mapping[str, str]) -> int:
@@ -44,9 +50,7 @@ def _main(argv: Sequence[str], environment: Mapping[str, str]) -> int:
 
         return getattr(sweeps, command)(words, folder, environment)
     method, *words = words
-    code = run_entry(make_call(script, command, folder, method, environment), words, replace_process=True).code
-    sys.stdout.flush()
-    return code
+    return run_entry(make_call(script, command, folder, method, environment), words, replace_process=True).code
 
 
 def make_call(script: str, entry: str, folder: str, method: str, environment: Mapping[str, str]) -> Call:
@@ -59,6 +63,8 @@ def make_call(script: str, entry: str, folder: str, method: str, environment: Ma
 
 
 def describe(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename is None:
+        return f"error: the standard output cannot be written: {error.strerror}"
     return str(error) if isinstance(error, UsageError) else f"error: {error}"
 
 

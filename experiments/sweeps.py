@@ -99,6 +99,8 @@ def _run(group: Sequence[Step]) -> list[tuple[Step, str]]:
         try:
             ended = run_entry(step.call, step.words)
         except (OSError, ValueError) as error:
+            if isinstance(error, OSError) and error.filename is None:
+                raise  # the standard output cannot be written
             print(describe(error), file=sys.stderr)
             reason = str(error).splitlines()[0]
         else:

@@ -371,6 +371,7 @@ def test_setup_installs_once_and_again_when_the_requirements_change(checkout: Pa
 
     assert setup(PIP_EXIT="1") == (1, 1)
     assert setup() == (0, 2), "an install that failed is tried again"
+    assert "--quiet" not in notes.read_text(encoding="utf-8"), "pip shows its progress"
     assert setup() == (0, 2)
     (checkout / "requirements.txt").write_text("one==2\n", encoding="utf-8")
     assert setup() == (0, 3)
