@@ -12,6 +12,8 @@ import torch
 
 from tests.paths import ROOT
 
+pytestmark = pytest.mark.slow
+
 TRAINED = {
     "maple": ("MaPLe", "", "vit_micro", "MultiModalPromptLearner"),
     "coop": ("CoOp", "", "vit_micro", "prompt_learner"),

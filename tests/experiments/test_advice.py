@@ -8,6 +8,8 @@ import pytest
 
 from tests.stand_in import SCRIPTS, Shell, option
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def shell(tmp_path: Path) -> Shell:

@@ -16,7 +16,7 @@ import pytest
 
 from tests.paths import ROOT
 
-pytestmark = pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="needs /proc")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="needs /proc")]
 
 WAITING = """\
 #!{python}
