@@ -1,14 +1,19 @@
 """Train and test one method on one dataset: arguments → config → trainer → run."""
 
+from __future__ import annotations  # a Python that is too old gets as far as the message that says so
+
 import argparse
 import os
 import re
 import shlex
 import sys
 from difflib import get_close_matches
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from yacs.config import CfgNode
+from dassl.interpreter import missing_package, require_python
+
+if TYPE_CHECKING:
+    from yacs.config import CfgNode
 
 EXAMPLES = """\
 examples:
@@ -214,14 +219,15 @@ def run(args: argparse.Namespace) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Run; returns 2, with one message, for errors the user can fix."""
-    args = parse_args(argv)
+    with require_python():
+        args = parse_args(argv)
     try:
         run(args)
     except (ValueError, OSError, ImportError, FloatingPointError) as error:
         if os.environ.get("DASSL_TRACEBACK") == "1":
             raise
         for stream in filter(None, (sys.stderr, getattr(sys.stdout, "file", None))):  # stdout is copied to log.txt
-            print(f"error: {error}", file=stream, flush=True)
+            print(f"error: {missing_package(error) or error}", file=stream, flush=True)
         return 2
     return 0
 

@@ -2,6 +2,9 @@
 
 import importlib
 import pkgutil
+import sys
+
+from dassl.interpreter import require_python
 
 
 def _import_modules() -> None:
@@ -15,4 +18,8 @@ def _import_modules() -> None:
             raise ImportError(f"The dataset module {where}.py cannot be imported: {error}") from error
 
 
-_import_modules()
+if sys.argv[:1] == ["-m"]:  # `python -m datasets` imports this module before __main__
+    with require_python():
+        _import_modules()
+else:
+    _import_modules()

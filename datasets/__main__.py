@@ -12,6 +12,7 @@ from tabulate import tabulate
 from dassl.utils import write_json
 from datasets.base import DEFAULT_ROOT
 from datasets.fewshot import SUBSAMPLES
+from datasets.sources import tool_command
 from datasets.tool.build import build, find_name, is_own_data, registered
 from datasets.tool.check import Report, check
 from datasets.tool.prepare import prepare
@@ -83,8 +84,8 @@ def list_datasets(root: Path) -> tuple[int, Any]:
         records.append({**record(report), "state": state, "expected": expected, "bytes": size})
     header = ["dataset", "state", "train", "val", "test", "classes", "on disk", "folder"]
     print(tabulate(rows, header, disable_numparse=True))
-    print(f"\nwrong:  python -m datasets check NAME --root {root}")
-    print(f"absent: python -m datasets prepare NAME --root {root}")
+    print(f"\nwrong:  {tool_command('check', 'NAME', root)}")
+    print(f"absent: {tool_command('prepare', 'NAME', root)}")
     print("Your own images: ImageFolder and SplitFile (docs/DATASETS.md)")
     return 0, records
 

@@ -21,7 +21,7 @@ from datasets.mirrors import (
     holds,
     same_folder,
 )
-from datasets.sources import Source
+from datasets.sources import Source, tool_command
 from datasets.splits import Split, read_split, relocate
 from datasets.validation import ClassCountError, check_files_exist, check_split, check_template
 
@@ -81,7 +81,7 @@ class ClipDataset(DatasetBase):
             f"{name} was not found or is incomplete.",
             f"  looked for: {' or '.join(str(path) for path in looked_for)}",
             f"  expected:   {self.layout}",
-            f"  get it:     python -m datasets prepare {name} --root {root}",
+            f"  get it:     {tool_command('prepare', name, root)}",
         ]
         if bare(root.name) in map(bare, folder_names(type(self))) and root.is_dir():
             lines.insert(1, f"  {root} seems to be the dataset itself: use --root {root.parent}")
@@ -146,7 +146,7 @@ class ClipDataset(DatasetBase):
         self.on_published_split = False
         print(
             f"{path} not found: the split is made from the original annotations. Accuracies are comparable with "
-            f"published ones only on the published split: python -m datasets prepare {name}"
+            f"published ones only on the published split: {tool_command('prepare', name, folder.parent)}"
         )
         try:
             split = build()
@@ -182,7 +182,8 @@ class ClipDataset(DatasetBase):
                 f"{error}{self.as_own_data(Path(getattr(self, 'image_dir', self.dataset_dir)))}"
             ) from error
         if not ready and not files_exist:
-            remedy = f"unpack them again (python -m datasets prepare {name})" if self.sources else "restore them"
+            prepare = tool_command("prepare", name, Path(self.dataset_dir).parent)
+            remedy = f"unpack them again ({prepare})" if self.sources else "restore them"
             check_files_exist([item.impath for items in split for item in items], name, remedy)
         self._compare_sizes(split, ready)
         if not ready:
@@ -223,5 +224,6 @@ class ClipDataset(DatasetBase):
             name = type(self).__name__
             print(
                 f"Note: {name} has {sizes[0]:,} training, {sizes[1]:,} validation and {sizes[2]:,} test images here; "
-                f"published: {' / '.join(f'{size:,}' for size in self.expected)}. See python -m datasets check {name}"
+                f"published: {' / '.join(f'{size:,}' for size in self.expected)}. See "
+                + tool_command("check", name, Path(self.dataset_dir).parent)
             )

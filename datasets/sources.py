@@ -1,5 +1,6 @@
 """Where a dataset's files come from. Each dataset's module lists its sources for `python -m datasets prepare`."""
 
+import shlex
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,11 @@ SIZES = {
 }
 SPLIT_SIZE = 16  # MB; the largest has 10
 MARGIN, EXTRA = 3, 2**26  # a mirror may pack the same files in another way, and add some
+
+
+def tool_command(verb: str, name: str, root: str | Path) -> str:
+    """The shell command that prepares or checks a dataset in a folder of datasets, for messages."""
+    return f"python -m datasets {verb} {name} --root {shlex.quote(str(root))}"
 
 
 def drive(file_id: str) -> str:

@@ -8,7 +8,7 @@ from dassl.data.datasets import DATASET_REGISTRY, Datum
 from datasets.base import ClipDataset
 from datasets.listing import list_class_folders, to_items
 from datasets.matlab import read_structures, read_texts
-from datasets.sources import HUB_COPY, Source, split_source
+from datasets.sources import HUB_COPY, Source, split_source, tool_command
 from datasets.splits import Split, split_trainval
 from datasets.validation import check_class_folders, relative_path
 
@@ -97,9 +97,10 @@ class StanfordCars(ClipDataset):
 
     def split_from_class_folders(self, tree: Path) -> Split:
         """The split from ``train/<class>/`` and ``test/<class>/``, labelled in the order of the sorted folders."""
+        prepare = tool_command("prepare", type(self).__name__, Path(self.dataset_dir).parent)
         print(
             f"{tree}: the labels follow the sorted class folders, which is not the published order: base and new "
-            "classes are not the published ones. python -m datasets prepare StanfordCars downloads the published split"
+            f"classes are not the published ones. {prepare} downloads the published split"
         )
         listings = [list_class_folders(tree / part) for part in ("train", "test")]
         names = {folder: year_first(folder) for folder in listings[0]}

@@ -1,82 +1,106 @@
-"""Run a shell entry: ``python -m experiments.entry SCRIPT CALLER_FOLDER ENTRY METHOD [ARGUMENT ...]``.
+"""Running a shell entry: its train.py commands, one after the other (started by ``python -m experiments.start``).
 
-``scripts/run.sh`` starts this in the repository's root, with PYTHON set. A finished run is skipped, an unfinished one
-resumed. The exit status is that of the first train.py that fails, and 2 for errors that the user can fix.
+A finished run is skipped, an unfinished one resumed. The exit status is that of the first train.py that fails, 2 for
+errors that the user can fix, and 128 + the number of a signal that ended the entry.
 """
 
 import os
 import re
 import shlex
-import signal
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from experiments.entries import ENTRIES, Call, UsageError
-from experiments.methods import METHODS, method_named
+from dassl.utils.names import check_availability
+from experiments import processes
+from experiments.entries import ENTRIES, Call, UsageError, training_command
+from experiments.methods import method_named
+from experiments.processes import Ended, Stopped
 from experiments.protocols import Job
 from experiments.runs import ROOT
 
+__all__ = ["main", "make_call", "run_entry"]
+
 
 def main(argv: Sequence[str], environment: Mapping[str, str] = os.environ) -> int:
-    script, folder, *words = argv
+    processes.stop_on_signals()
     try:
-        if words[0] == "sweep":
-            return sweep(words[1:], folder, environment)
-        entry, method, *words = words
-        return run_entry(_call(script, folder, method, environment), entry, words, replace_process=True)
+        code = _main(argv, environment)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
+        return 1
     except (OSError, ValueError) as error:
-        return _report(error)
+        print(describe(error), file=sys.stderr)
+        return 2
+    except Stopped as signal:
+        print(f"stopped by {signal}: the same command continues; finished runs are skipped", file=sys.stderr)
+        return 128 + signal.number
+    finally:
+        try:
+            sys.stdout.flush()
+        except OSError:  # already reported: Python would complain again at its end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _call(script: str, folder: str, method: str, environment: Mapping[str, str]) -> Call:
+def _main(argv: Sequence[str], environment: Mapping[str, str]) -> int:
+    script, folder, command, *words = argv
+    if command in ("sweep", "quickstart"):
+        from experiments import sweeps
+
+        return getattr(sweeps, command)(words, folder, environment)
+    method, *words = words
+    return run_entry(make_call(script, command, folder, method, environment), words, replace_process=True).code
+
+
+def make_call(script: str, entry: str, folder: str, method: str, environment: Mapping[str, str]) -> Call:
     row = method_named(method)
-    if not row.trained:  # the two trainers of zero-shot CLIP share their entries
-        row = replace(row, trainer=environment.get("TRAINER") or row.trainer)
-    return Call(script, folder, row, environment)
+    trainer = environment.get("TRAINER")
+    if trainer and not row.trained:  # the two trainers of zero-shot CLIP share their entries
+        check_availability(trainer, (path.name for path in (ROOT / "configs/trainers").iterdir()), "TRAINER")
+        row = replace(row, trainer=trainer)
+    return Call(script, entry, folder, row, environment)
 
 
-def _report(error: Exception) -> int:
-    print(error if isinstance(error, UsageError) else f"error: {error}", file=sys.stderr)
-    return 2
+def describe(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename is None:
+        return f"error: the standard output cannot be written: {error.strerror}"
+    return str(error) if isinstance(error, UsageError) else f"error: {error}"
 
 
-# ---- running ---------------------------------------------------------------------------------------------------
-
-
-def run_entry(call: Call, entry: str, words: Sequence[str], replace_process: bool = False) -> int:
+def run_entry(call: Call, words: Sequence[str], replace_process: bool = False) -> Ended:
     """Run the jobs of an entry one after the other, up to the first that fails.
 
     Args:
         call: how the entry was called.
-        entry: its name in ``ENTRIES``.
         words: its arguments.
         replace_process: let the last train.py take the place of this process, so that signals reach it.
 
     Returns:
-        The exit status of the last train.py that ran, 0 if none did.
+        How the last train.py that ran ended; status 0 if none did.
 
     Raises:
         ValueError: wrong arguments, a missing training, or a finished run with other settings.
+        Stopped: a signal.
     """
-    jobs = ENTRIES[entry](call, words)
+    jobs = ENTRIES[call.entry](call, words)
     for job in jobs:
-        command = _command_to_run(job, call)
+        command = _command_to_run(job, call, words)
         sys.stdout.flush()
         if command and replace_process and job is jobs[-1]:
             os.execvp(command[0], command)
-        if command and (code := _run(command)):
-            return code
-    return 0
+        if command and (ended := processes.run(command)).code:
+            return ended if ended.error else ended._replace(error=_logged_error(job))
+    return Ended(0, "")
 
 
-def _command_to_run(job: Job, call: Call) -> list[str] | None:
+def _command_to_run(job: Job, call: Call, words: Sequence[str]) -> list[str] | None:
     """The command of a job that is still to be run, None if there is nothing to do; says which it is."""
-    dry_run = call.get("DRY_RUN") == "1"
+    dry_run = call.dry_run
     if job.needs and not dry_run and not job.is_ready():
-        train = call.entry.replace("test", "train", 1)
-        raise ValueError(f"no finished training in {job.needs.folder}: run {train} with the same arguments first")
+        other = " (or set SOURCE to the dataset that was trained on)" if job.run.source else ""
+        train = training_command(call, words, job.run.seed)
+        raise ValueError(f"no finished training in {job.needs.folder}: run it first{other}:\n  {train}")
     status = job.status()
     if status.differences:
         raise ValueError(
@@ -104,68 +128,10 @@ def quoted(word: str) -> str:
     return re.sub(r"[\s!\"$&'()*,;<>?\[\\\]^`{|}]|^[#~]", r"\\\g<0>", word)
 
 
-def _run(command: Sequence[str]) -> int:
-    """Run a command to its end and return its exit status.
-
-    SIGTERM is passed on to it; Ctrl-C, which the terminal sends to both processes, ends the command alone. After
-    either, this process ends as soon as the command has.
-    """
-    received: list[int] = []
-
-    def stop(number: int, _frame: object) -> None:
-        received.append(number)
-        if number == signal.SIGTERM:
-            process.terminate()
-
-    process = subprocess.Popen(command)
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    code = process.wait()
-    for number, handler in before.items():
-        signal.signal(number, handler)
-    if received:
-        sys.exit(128 + received[0])
-    return code if code >= 0 else 128 - code
-
-
-# ---- sweeps ----------------------------------------------------------------------------------------------------
-
-
-def sweep(words: Sequence[str], folder: str, environment: Mapping[str, str]) -> int:
-    """An entry over datasets and seeds; a failure does not stop the others; failures are listed at the end."""
-    if len(words) < 4:
-        raise UsageError('usage: bash scripts/sweep.sh METHOD PROTOCOL "DATASET ..." "SEED ..." [KEY VALUE ...]')
-    method, protocol, datasets, seeds, *options = words
-    names = ["base2new_train", "base2new_test"] if protocol == "base2new" else [protocol]
-    scripts = [_script(method, name) for name in names]
-    failed = []
-    for dataset in datasets.split():
-        for seed in seeds.split():
-            for script, entry in scripts:
-                try:
-                    code = run_entry(_call(script, folder, method, environment), entry, [dataset, seed, *options])
-                except (OSError, ValueError) as error:
-                    code = _report(error)
-                if code:
-                    failed.append(f"{script} {dataset} {seed}")
-    for line in failed:
-        print(f"failed: {line}", file=sys.stderr)
-    return 1 if failed else 0
-
-
-def _script(method: str, name: str) -> tuple[str, str]:
-    """The script of a method's entry, and the entry that it runs.
-
-    ``name`` is that of the entry, or the script's own: base2new_train or base2new_train_vpt.
-    """
-    suffix = METHODS[method].script_suffix if method in METHODS else ""
-    entry = name.replace(f"_{suffix}", "") if suffix else name
-    for stem in (name, f"{entry}_{suffix}"):
-        script = f"scripts/{method}/{stem}.sh"
-        if entry in ENTRIES and (ROOT / script).is_file():
-            return script, entry
-    known = " ".join(path.name for path in sorted((ROOT / "scripts" / method).glob("*.sh")))
-    raise ValueError(f"no scripts/{method}/{name}.sh. There are: {known or ' '.join(METHODS)}")
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+def _logged_error(job: Job) -> str:
+    """The last error in a run's log, for a failure whose message went to the terminal; "" without one."""
+    try:
+        lines = (job.path / "log.txt").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return ""
+    return next((line for line in reversed(lines) if line.startswith("error:")), "")

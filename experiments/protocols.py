@@ -8,17 +8,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from dassl.utils.names import closest_hint
 from dassl.utils.schema import describe
 from experiments.methods import Method, Protocol
-from experiments.runs import ROOT, Run, Status, read_settings, run_status, transfer_protocol
+from experiments.runs import ROOT, Run, Status, read_settings, run_status, same, transfer_protocol
 
 __all__ = [
-    *("Job", "Request", "base2new_test", "base2new_train", "few_shot", "find_weights", "reproduce"),
-    *("reproduce_xd", "weight_folders", "xd_test", "xd_train", "zero_shot"),
+    *("Job", "Request", "base2new_test", "base2new_train", "check_datasets", "few_shot", "find_weights"),
+    *("reproduce", "reproduce_xd", "weight_folders", "xd_test", "xd_train", "zero_shot"),
 ]
 
 # Their run folders do not identify the images, so that DATASET.ROOT is compared, too
 OWN_DATA = ("image_folder", "split_file")
+
+# Settings that learned weights depend on, apart from the trainer's own: a test takes them from the training
+MODEL_SETTINGS = (*("MODEL.BACKBONE.NAME", "INPUT.SIZE", "INPUT.INTERPOLATION", "INPUT.PIXEL_MEAN", "INPUT.PIXEL_STD"),)
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,7 @@ class Request:
     config: str = ""  # instead of the published one
     variant: str = ""  # folder between config and seed
     options: tuple[str, ...] = ()  # KEY VALUE pairs
+    switches: tuple[str, ...] = ()  # flags of train.py without a value
     classes: str = "new"  # those that base2new_test tests: base, new or all
     source: str = "imagenet"  # the dataset that xd_test's weights were trained on
     epoch: int | None = None  # whose weights a test loads; None: the last one trained
@@ -43,14 +48,10 @@ class Request:
     output: str = "output"  # folder of all runs
 
     def __post_init__(self) -> None:
-        if not (ROOT / _dataset_file(self.dataset)).is_file():
-            known = sorted(path.stem for path in (ROOT / "configs/datasets").glob("*.yaml"))
-            raise ValueError(
-                f"no dataset '{self.dataset}': there is no {_dataset_file(self.dataset)}. There are:\n  "
-                + "\n  ".join(known)
-            )
+        check_datasets(self.dataset)
         if self.classes not in ("base", "new", "all"):
-            raise ValueError(f"no classes '{self.classes}' (SUB): there are base, new and all")
+            hint = closest_hint(self.classes, ("base", "new", "all"))
+            raise ValueError(f"no classes '{self.classes}' (SUB){hint} There are base, new and all")
         if len(self.options) % 2:
             words = " ".join(self.options)
             raise ValueError(f"options come as pairs KEY VALUE, but there are {len(self.options)}: {words}")
@@ -63,8 +64,7 @@ class Request:
         """
         trainer = self.method.trainer
         config = self.config or self.method.published_config(protocol, self.dataset, self.shots)
-        if not (ROOT / _config_file(trainer, config)).is_file():
-            raise ValueError(f"no config '{config}' of {trainer}: there is no {_config_file(trainer, config)}")
+        _check_configs("config", f" of {trainer}", (config,), f"configs/trainers/{trainer}")
         return config
 
 
@@ -80,6 +80,7 @@ class Job:
     needs: "Job | None" = None  # the training whose weights are tested
     weights: str = ""  # or the folder of downloaded ones
     load_epoch: int | None = None  # asked for; None: the last one trained
+    switches: tuple[str, ...] = ()  # flags of train.py without a value
 
     @property
     def folder(self) -> str:
@@ -98,15 +99,15 @@ class Job:
             return None
         if self.load_epoch is not None:
             return self.load_epoch
-        files = [ROOT / _config_file(self.run.trainer, self.run.config)]
+        file = self._config_files[-1]
         if self.needs and (self.needs.path / "config.yaml").is_file():
-            files.insert(0, self.needs.path / "config.yaml")
-        settings = read_settings(files[0])
+            file = self.needs.path / "config.yaml"
+        settings = read_settings(file)
         epoch = settings.get("OPTIM.MAX_EPOCH")
         if epoch is None or settings.get("TEST.FINAL_MODEL") == "best_val":
             return None
         if not isinstance(epoch, int) or isinstance(epoch, bool) or epoch < 0:
-            raise ValueError(f"{files[0]}: OPTIM.MAX_EPOCH is {describe(epoch)}, expected a number of epochs")
+            raise ValueError(f"{file}: OPTIM.MAX_EPOCH is {describe(epoch)}, expected a number of epochs")
         return epoch
 
     def command(self, python: str) -> list[str]:
@@ -122,7 +123,24 @@ class Job:
                 command += ["--load-epoch", str(epoch)]
         if self.test_only:
             command.append("--eval-only")
-        return command + list(self.options)
+        return [*command, *self.switches, *self.options, *self._settings_of_training()]
+
+    def _settings_of_training(self) -> tuple[str, ...]:
+        """KEY VALUE pairs: the backbone and other settings that the tested weights depend on, where the training has
+        other values than the config files, and the options do not set them.
+        """
+        if not (self.needs and (self.needs.path / "config.yaml").is_file()):
+            return ()
+        trained = read_settings(self.needs.path / "config.yaml")
+        files = {key: value for file in self._config_files for key, value in read_settings(file).items()}
+        of_trainer = [key for key in files if key.startswith("TRAINER.") and key.count(".") > 1]
+        nodes = tuple(f"{key.rpartition('.')[0]}." for key in of_trainer)
+        pairs: list[str] = []
+        for key, value in trained.items():
+            depends = key in MODEL_SETTINGS or key.startswith(nodes)
+            if depends and key not in self.options[::2] and value is not None and not same(key, value, files.get(key)):
+                pairs += [key, str(value)]
+        return tuple(pairs)
 
     def status(self) -> Status:
         """The state of the run folder, compared with this job's settings.
@@ -132,16 +150,36 @@ class Job:
         """
         if self.weights or (self.needs and _newer(self.needs.path / "results.json", self.path / "results.json")):
             return Status("new")
-        files = [_dataset_file(self.run.dataset), _config_file(self.run.trainer, self.run.config)]
-        return run_status(self.path, [ROOT / file for file in files], self.options, self.epoch())
+        return run_status(self.path, self._config_files, self.options + self._settings_of_training(), self.epoch())
 
     def is_ready(self) -> bool:
         """Whether the training that it depends on is finished."""
         return self.needs is None or run_status(self.needs.path).state == "finished"
 
     @property
+    def _config_files(self) -> list[Path]:
+        """Its YAML files; later ones win."""
+        return [ROOT / _dataset_file(self.run.dataset), ROOT / _config_file(self.run.trainer, self.run.config)]
+
+    @property
     def _model_folder(self) -> str:
         return self.needs.folder if self.needs else self.weights
+
+
+def check_datasets(*names: str) -> None:
+    """Raise a ValueError for those that have no YAML file, with the closest names."""
+    _check_configs("dataset", "", names, "configs/datasets")
+
+
+def _check_configs(kind: str, owner: str, names: tuple[str, ...], folder: str) -> None:
+    known = sorted(path.stem for path in (ROOT / folder).glob("*.yaml"))
+    lines = [
+        f"no {kind} '{name}'{owner}: there is no {folder}/{name}.yaml{closest_hint(name.removesuffix('.yaml'), known)}"
+        for name in names
+        if name not in known
+    ]
+    if lines:
+        raise ValueError("\n".join([*lines, f"There are: {', '.join(known) or 'none'}"]))
 
 
 def _dataset_file(dataset: str) -> str:
@@ -227,12 +265,14 @@ def _run(request: Request, stage: str, config: str, **more: Any) -> Run:
 
 def _job(request: Request, run: Run, options: tuple[str, ...], **more: Any) -> Job:
     options += request.options
-    if run.dataset in OWN_DATA:
+    if run.dataset in OWN_DATA and "DATASET.ROOT" not in request.options[::2]:
         options += ("DATASET.ROOT", request.data)
-    return Job(run, request.data, request.output, options, load_epoch=request.epoch, **more)
+    return Job(run, request.data, request.output, options, load_epoch=request.epoch, switches=request.switches, **more)
 
 
 # ---- downloaded weights ----------------------------------------------------------------------------------------
+
+_MODEL_FILES = "model*.pth.tar*"
 
 
 def weight_folders(folder: str, dataset: str, seed: int) -> list[str]:
@@ -244,12 +284,19 @@ def weight_folders(folder: str, dataset: str, seed: int) -> list[str]:
 def find_weights(folder: str, dataset: str, seed: int) -> str:
     """The first of the published places that holds a ``<model name>/model.pth.tar-<epoch>``.
 
+    ``folder`` may also be the model's own folder, or a file in it.
+
     Raises:
         ValueError: none of them does.
     """
     for candidate in weight_folders(folder, dataset, seed):
-        if any(path.is_file() for path in (ROOT / candidate).glob("*/model*.pth.tar*")):
+        if any(path.is_file() for path in (ROOT / candidate).glob(f"*/{_MODEL_FILES}")):
             return candidate
+    given = ROOT / folder
+    if given.match(_MODEL_FILES) and given.is_file():
+        return str(given.parent.parent)
+    if any(given.glob(_MODEL_FILES)):
+        return str(given.parent)
     raise ValueError(
         f"no weights for {dataset}, seed {seed}: neither in {folder} nor in its seed{seed}, base/seed{seed}, "
         f"{dataset}/base/seed{seed} or {dataset}/seed{seed} is there a <model name>/model.pth.tar-<epoch>"

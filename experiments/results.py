@@ -1,8 +1,8 @@
 """Tables of an output folder, from the results.json files in it: mean ± standard deviation over seeds.
 
-Base-to-new has base, new and the harmonic mean of the averaged accuracies; cross-dataset transfer and domain
-generalization also have the source, which is not in their average. Runs without complete results are left out and
-listed below the tables.
+Base-to-new has base, new and the harmonic mean of the averaged accuracies, as it is published; the deviation beside it
+is that of the harmonic means of the single seeds. Cross-dataset transfer and domain generalization also have the
+source, which is not in their average. Runs without complete results are left out and listed below the tables.
 """
 
 import argparse
@@ -17,6 +17,7 @@ from typing import Any
 
 from tabulate import tabulate
 
+from dassl.utils.files import atomic_write
 from dassl.utils.results import read_results
 from experiments.runs import Run
 
@@ -104,7 +105,8 @@ def base2new(results: list[Result], missing: list[str]) -> list[dict[str, Any]]:
         if seeds:
             means = {"base": spread(base[s] for s in seeds), "new": spread(new[s] for s in seeds)}
             row = {"method": method, "shots": shots, "dataset": dataset, "seeds": seeds, **means}
-            rows.append(row | {"harmonic_mean": harmonic_mean(means["base"].mean, means["new"].mean)})
+            row["harmonic_mean"] = harmonic_mean(means["base"].mean, means["new"].mean)
+            rows.append(row | {"harmonic_mean_of_seeds": spread(harmonic_mean(base[s], new[s]) for s in seeds)})
     return _with_averages(rows, ("method", "shots"), ("base", "new"))
 
 
@@ -175,14 +177,21 @@ def tables(results: list[Result]) -> tuple[dict[str, list[dict[str, Any]]], list
 
 
 def as_text(protocol: str, rows: list[dict[str, Any]]) -> str:
-    lines = [
-        {k: f"{v:.2f}" if isinstance(v, float) else v for k, v in row.items() if k != "seeds"}
-        | {"seeds": " ".join(map(str, row["seeds"]))}
-        for row in rows
-    ]
-    return f"{protocol} (accuracy in percent, mean ± standard deviation over seeds)\n" + tabulate(
-        lines, headers="keys", disable_numparse=True
-    )
+    heading = f"{protocol} (accuracy in percent"
+    if any(len(row["seeds"]) > 1 for row in rows):
+        heading += ": mean ± standard deviation over seeds, the number of seeds in parentheses"
+    return f"{heading})\n" + tabulate(map(_as_line, rows), headers="keys", disable_numparse=True)
+
+
+def _as_line(row: dict[str, Any]) -> dict[str, Any]:
+    """The cells of a row as they are printed."""
+    line: dict[str, Any] = {key: f"{value:.2f}" if isinstance(value, float) else value for key, value in row.items()}
+    line["seeds"] = " ".join(map(str, line.pop("seeds")))
+    if of_seeds := line.pop(
+        "harmonic_mean_of_seeds", None
+    ):  # the deviation of the seeds' own, around the harmonic mean of the averages
+        line["harmonic_mean"] = replace(of_seeds, mean=row["harmonic_mean"])
+    return line
 
 
 def as_json(rows: dict[str, list[dict[str, Any]]], missing: list[str]) -> str:
@@ -213,6 +222,10 @@ def main(argv: list[str] | None = None) -> int:
     for line in missing:
         print(f"incomplete: {line}")
     if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(as_json(rows, missing) + "\n", encoding="utf-8")
+        try:
+            with atomic_write(args.json, "w") as file:
+                file.write(as_json(rows, missing) + "\n")
+        except OSError as error:
+            print(f"error: cannot write {args.json}: {error.strerror}", file=sys.stderr)
+            return 2
     return 0

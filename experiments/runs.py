@@ -1,5 +1,6 @@
 """Run folders: the parts that a folder's name is made of, and the state of the run in it."""
 
+import os
 import re
 from ast import literal_eval
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +19,7 @@ __all__ = [
     "Status",
     "read_settings",
     "run_status",
+    "same",
     "transfer_protocol",
 ]
 
@@ -33,6 +35,8 @@ IRRELEVANT = (
     *("USE_CUDA", "VERBOSE", "DATALOADER.NUM_WORKERS", "DATALOADER.CACHE_MB"),
     *("TRAIN.PRINT_FREQ", "TRAIN.CHECKPOINT_FREQ"),
 )
+PATHS = ("DATASET.ROOT", "MODEL.BACKBONE.NAME")  # may hold a path: relative ones start at the repository's root
+STARTED = ("config.yaml", "resume.pth.tar")  # written once data and model are built, right before the first step
 
 
 def transfer_protocol(dataset: str) -> str:
@@ -157,7 +161,7 @@ def run_status(
     """
     results = read_results(folder / "results.json")
     if results is None:
-        return Status("unfinished" if folder.is_dir() and any(folder.iterdir()) else "new")
+        return Status("unfinished" if any((folder / name).exists() for name in STARTED) else "new")
     wanted = {key: value for file in config_files for key, value in read_settings(file).items()}
     wanted.update(zip(options[0::2], options[1::2], strict=True))
     differences = list(_differences(folder / "config.yaml", wanted))
@@ -180,6 +184,8 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 
 def _differences(config_file: Path, wanted: Mapping[str, Any]) -> Iterator[str]:
+    if not wanted:
+        return
     try:
         found = read_settings(config_file)
     except (OSError, ValueError):
@@ -188,15 +194,21 @@ def _differences(config_file: Path, wanted: Mapping[str, Any]) -> Iterator[str]:
     if found.get("TRAIN.RANDOMNESS") == "published":
         irrelevant.remove("DATALOADER.NUM_WORKERS")  # the worker processes draw the crops
     for key, value in wanted.items():
-        if key not in irrelevant and _comparable(found.get(key)) != _comparable(value):
+        if key not in irrelevant and not same(key, found.get(key), value):
             yield f"{key}: the run has {found.get(key)}, now {value} is asked for"
 
 
-def _comparable(value: Any) -> Any:
-    """A value as a literal: "(1, 2)" equals [1, 2], and "1e-5" equals 0.00001."""
+def same(key: str, a: Any, b: Any) -> bool:
+    """Whether two values of a key mean the same: "(1, 2)" and [1, 2], "1e-5" and 0.00001, two paths of one folder."""
+    return _comparable(key, a) == _comparable(key, b)
+
+
+def _comparable(key: str, value: Any) -> Any:
+    if isinstance(value, str) and key in PATHS:
+        return os.path.realpath(ROOT / os.path.expanduser(value))
     if isinstance(value, str):
         try:
             value = literal_eval(value)
-        except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
             return value
     return list(value) if isinstance(value, tuple) else value

@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from experiments.results import main
+from experiments.start import results
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(results())

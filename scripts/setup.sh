@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
 # Creates .venv and installs requirements.txt into it. Does nothing if both are already done.
 # Usage: bash scripts/setup.sh     PYTHON=python3.12 selects the interpreter that .venv is created with.
+[ -n "${BASH_VERSION:-}" ] || exec /usr/bin/env bash "$0" "$@"
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.."
+source scripts/run_child.sh
 
 base=${PYTHON:-python3}
 installed=.venv/requirements.installed   # copy of the requirements of the last complete installation
@@ -16,12 +18,18 @@ if ! "$base" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; 
 fi
 if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
     echo "Creating .venv with $("$base" --version)"
-    if ! "$base" -m venv --clear .venv; then
-        echo "error: '$base' cannot create a virtual environment. Install its venv module (Debian, Ubuntu: apt install python3-venv)." >&2
+    if ! run_child "$base" -m venv --clear .venv; then
+        echo "error: '$base' cannot create a virtual environment in $PWD/.venv. If its venv module is missing, install it (Debian, Ubuntu: apt install python3-venv)." >&2
         exit 2
     fi
 fi
-echo "Installing requirements.txt into .venv (PyTorch is large: this takes some minutes)"
+echo "Installing $(grep -c '^[^#]' requirements.txt) packages into .venv (PyTorch is large: this takes some minutes)"
 rm -f "$installed"
-.venv/bin/python -m pip install --disable-pip-version-check --quiet -r requirements.txt
+status=0
+run_child .venv/bin/python -m pip install --disable-pip-version-check -r requirements.txt || status=$?
+if ((status)); then
+    echo "error: pip failed, see above. The same command tries again and keeps what is installed." >&2
+    exit "$status"
+fi
 cp requirements.txt "$installed"
+echo "Installed: .venv is ready"

@@ -3,5 +3,6 @@
 # Usage: bash scripts/sweep.sh METHOD PROTOCOL "DATASET ..." "SEED ..." [KEY VALUE ...]
 #   e.g. bash scripts/sweep.sh maple base2new "caltech101 dtd eurosat" "1 2 3"
 #   METHOD is a folder in scripts/; PROTOCOL is base2new (train, then test) or one of its entries, such as xd_test.
+[ -n "${BASH_VERSION:-}" ] || exec /usr/bin/env bash "$0" "$@"
 set -euo pipefail
-source "$(dirname "${BASH_SOURCE[0]}")/run.sh" sweep "$@"
+source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/run.sh" sweep "$@"

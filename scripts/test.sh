@@ -1,10 +1,13 @@
 #!/usr/bin/env bash
 # Runs linter, format check, type checker and tests in .venv, which is created if it is missing.
 # Usage: bash scripts/test.sh [PYTEST ARGUMENT ...]     e.g. bash scripts/test.sh tests/test_scripts.py -x
+#   bash scripts/test.sh -m "not slow" leaves out the tests that train or start many processes.
+[ -n "${BASH_VERSION:-}" ] || exec /usr/bin/env bash "$0" "$@"
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
-bash scripts/setup.sh
-.venv/bin/python -m ruff check .
-.venv/bin/python -m ruff format --check .
-.venv/bin/python -m mypy
-.venv/bin/python -m pytest "$@"
+cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.."
+source scripts/run_child.sh
+run_child bash scripts/setup.sh
+run_child .venv/bin/python -m ruff check .
+run_child .venv/bin/python -m ruff format --check .
+run_child .venv/bin/python -m mypy
+exec .venv/bin/python -m pytest "$@"

@@ -12,6 +12,8 @@ import torch
 
 from tests.paths import ROOT
 
+pytestmark = pytest.mark.slow
+
 TRAINED = {
     "maple": ("MaPLe", "", "vit_micro", "MultiModalPromptLearner"),
     "coop": ("CoOp", "", "vit_micro", "prompt_learner"),
@@ -75,9 +77,12 @@ def test_zero_shot_and_the_table(trainer: str, tmp_path: Path) -> None:
 
 
 def test_transfer_to_another_dataset(tmp_path: Path) -> None:
-    """The cross-dataset protocol with the embedded demonstration as source and as target."""
+    """The cross-dataset protocol with the embedded demonstration as source and as target.
+
+    The test takes the number of context tokens, which differs from the config's, from the training.
+    """
     short = ("OPTIM.MAX_EPOCH", "1", "DATALOADER.TRAIN_X.BATCH_SIZE", "8")
-    run("maple/xd_train.sh", "emoji", "1", *short, output=tmp_path, SHOTS="1")
+    run("maple/xd_train.sh", "emoji", "1", *short, "TRAINER.MAPLE.N_CTX=3", output=tmp_path, SHOTS="1")
     run("maple/xd_test.sh", "emoji", "1", output=tmp_path, SHOTS="1", SOURCE="emoji")
     source = results(tmp_path / "emoji/MaPLe/vit_micro_1shots/seed1", protocol="few_shot", classes="all")
     folder = tmp_path / "evaluation_emoji/MaPLe/vit_micro_1shots/emoji/seed1"

@@ -12,6 +12,8 @@ import torch
 
 from tests.paths import ROOT
 
+pytestmark = pytest.mark.slow
+
 EPOCHS = 3
 OPTIONS = ("OPTIM.MAX_EPOCH", str(EPOCHS), "DATASET.NUM_SHOTS", "2", "TRAIN.PRINT_FREQ", "1")
 OPTIONS += ("TRAIN.CHECKPOINT_FREQ", "1")

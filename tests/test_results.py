@@ -52,6 +52,40 @@ def test_base2new_takes_the_harmonic_mean_of_averages(tmp_path: Path) -> None:
     assert not missing
 
 
+def test_the_harmonic_mean_has_the_deviation_of_the_seeds_own(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """(70, 60), (72, 64), (71, 65): harmonic means 64.6154, 67.7647, 67.8676; of the averages (71, 63): 66.7612."""
+    for seed, base, new in ((1, 70.0, 60.0), (2, 72.0, 64.0), (3, 71.0, 65.0)):
+        put(tmp_path, base2new("dtd", "base", seed), base)
+        put(tmp_path, base2new("dtd", "new", seed), new)
+    file = tmp_path / "tables.json"
+    assert main([str(tmp_path), "--json", str(file)]) == 0
+    text = capsys.readouterr().out
+    assert "71.00 ± 1.00 (3)" in text and "66.76 ± 1.85 (3)" in text
+    assert "mean ± standard deviation over seeds, the number of seeds in parentheses" in text
+    (row,) = json.loads(file.read_text(encoding="utf-8"))["tables"]["base2new"]
+    assert row["harmonic_mean"] == pytest.approx(66.761194)
+    found = row["harmonic_mean_of_seeds"]
+    assert (found["mean"], found["std"], found["n"]) == (pytest.approx(66.749246), pytest.approx(1.848695), 3)
+
+
+def test_a_table_of_one_seed_explains_no_number_of_seeds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    put(tmp_path, base2new("dtd", "base", 1), 70.0)
+    put(tmp_path, base2new("dtd", "new", 1), 60.0)
+    main([str(tmp_path)])
+    text = capsys.readouterr().out
+    assert "base2new (accuracy in percent)\n" in text and "±" not in text
+    assert "64.62" in text
+
+
+def test_a_file_that_cannot_be_written_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    put(tmp_path, "ZeroshotCLIP/vit_b16/dtd", 44.0)
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file/tables.json", Path("/proc/nothing/tables.json"), tmp_path):
+        assert main([str(tmp_path), "--json", str(path)]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"error: cannot write {path}: ")
+
+
 @pytest.mark.parametrize("below", ["", "reproduce"])
 def test_reproduced_runs_are_base_to_new_with_a_base_test(tmp_path: Path, below: str) -> None:
     """`reproduce.sh` tests downloaded weights on both halves: no training run has the base half."""

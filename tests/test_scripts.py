@@ -1,6 +1,6 @@
 """The shell entries: what they run, where the output goes, what they skip, resume and refuse.
 
-A stand-in interpreter replaces train.py: it records the arguments and writes the files of a finished run.
+tests/stand_in.py replaces train.py.
 """
 
 import json
@@ -8,84 +8,21 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from tests.paths import ROOT
+from tests.stand_in import SCRIPTS, Shell, dry, option, write_stand_in
 
-SCRIPTS = ROOT / "scripts"
 SHELL_FILES = [*sorted(SCRIPTS.rglob("*.sh")), ROOT / ".ci" / "run"]
 MAPLE = "vit_b16_c2_ep5_batch4_2ctx"
-STAND_IN = """\
-#!{python}
-import json, os, sys, yaml
-from pathlib import Path
-
-words = sys.argv[1:]
-if words[0] != "train.py":  # the real interpreter does everything else
-    os.execv(sys.executable, [sys.executable, *words])
-with open(os.environ["CALLS"], "a") as calls:
-    print(*words, file=calls)
-folder = Path(words[words.index("--output-dir") + 1])
-folder.mkdir(parents=True, exist_ok=True)
-start = next(i for i, word in enumerate(words) if word.startswith(("DATASET.", "TRAINER.", "PROTOCOL")))
-config = {{"OPTIM": {{"MAX_EPOCH": "5"}}}}
-for flag in ("--dataset-config-file", "--config-file"):
-    for section, values in yaml.safe_load(Path(words[words.index(flag) + 1]).read_text()).items():
-        config.setdefault(section, {{}}).update(values)
-for key, value in zip(words[start::2], words[start + 1 :: 2]):
-    *parents, last = key.split(".")
-    node = config
-    for parent in parents:
-        node = node.setdefault(parent, {{}})
-    node[last] = yaml.safe_load(value)
-(folder / "config.yaml").write_text(yaml.safe_dump(config))
-if os.environ.get("FAIL"):
-    sys.exit(1)
-epoch = int(words[words.index("--load-epoch") + 1]) if "--load-epoch" in words else None
-tested = not config.get("TEST", {{}}).get("NO_TEST")
-results = {{"accuracy": 76.656 if tested else None, "epoch": epoch, "complete": True}}
-(folder / "results.json").write_text(json.dumps(results))
-"""
-
-
-def write_stand_in(path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(STAND_IN.format(python=sys.executable), encoding="utf-8")
-    path.chmod(0o755)
 
 
 @pytest.fixture
-def shell(tmp_path: Path):
-    """Run an entry with the stand-in; returns (process, the train.py commands so far)."""
-    stand_in, calls = tmp_path / "python", tmp_path / "calls"
-    write_stand_in(stand_in)
-
-    def run(entry: str, *args: str, cwd: Path = ROOT, **env: str):
-        keep = {key: os.environ[key] for key in ("PATH", "HOME") if key in os.environ}
-        variables = {"PYTHON": str(stand_in), "CALLS": str(calls)}
-        variables |= {"OUTPUT": str(tmp_path / "out")} | env
-        command = ["bash", str(SCRIPTS / entry), *args]
-        done = subprocess.run(command, cwd=cwd, env=keep | variables, capture_output=True, text=True, timeout=60)
-        return done, calls.read_text(encoding="utf-8").splitlines() if calls.exists() else []
-
-    return run
-
-
-def dry(shell, entry: str, *args: str, **env: str) -> list[str]:
-    """The commands that DRY_RUN=1 prints, with plain folders: OUTPUT left at its default."""
-    done, calls = shell(entry, *args, DRY_RUN="1", OUTPUT="output-of-nobody", **env)
-    assert done.returncode == 0, done.stderr
-    assert not calls
-    return [line.replace("\\", "").replace("output-of-nobody", "output") for line in done.stdout.splitlines()]
-
-
-def option(command: str, flag: str) -> str:
-    words = command.split()
-    return words[words.index(flag) + 1]
+def shell(tmp_path: Path) -> Shell:
+    return Shell(tmp_path)
 
 
 @pytest.mark.parametrize("path", SHELL_FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
@@ -434,6 +371,7 @@ def test_setup_installs_once_and_again_when_the_requirements_change(checkout: Pa
 
     assert setup(PIP_EXIT="1") == (1, 1)
     assert setup() == (0, 2), "an install that failed is tried again"
+    assert "--quiet" not in notes.read_text(encoding="utf-8"), "pip shows its progress"
     assert setup() == (0, 2)
     (checkout / "requirements.txt").write_text("one==2\n", encoding="utf-8")
     assert setup() == (0, 3)

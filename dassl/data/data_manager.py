@@ -1,5 +1,6 @@
 """Build the dataset and the data loaders of a configuration."""
 
+import shlex
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -218,8 +219,9 @@ class DatasetWrapper(TorchDataset):
         try:
             image = read_image(path, upright=self._upright)
         except (OSError, ValueError) as error:
+            name, root = self.cfg.DATASET.NAME, shlex.quote(self.cfg.DATASET.ROOT or "./data")
             raise BadImageError(
-                f"{error}\n  `python -m datasets check {self.cfg.DATASET.NAME} --images` lists all such images;"
+                f"{error}\n  `python -m datasets check {name} --images --root {root}` lists all such images;"
                 " replace them, or set DATASET.ON_BAD_IMAGE skip"
             ) from error
         if self._cache is not None:

@@ -11,7 +11,7 @@ from dassl.utils import orientation_of, read_image
 from dassl.utils.progress import progress
 from datasets.base import ClipDataset
 from datasets.mirrors import SortedCopyError
-from datasets.sources import Source
+from datasets.sources import Source, tool_command
 from datasets.tool.build import build, folder_names, registered
 from datasets.validation import MissingImagesError
 
@@ -63,7 +63,7 @@ def check(name: str, root: Path, images: bool = False) -> Report:
         images: also decode every image.
     """
     report = Report(name, dataset_folder(name, root))
-    prepare = f"python -m datasets prepare {name} --root {root}"
+    prepare = tool_command("prepare", name, root)
     try:
         dataset, report.notes = build(name, root)
     except MissingImagesError as error:

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # CoCoOp, base-to-new, second half: test the trained weights on the new classes (SUB=base: on the base classes).
 # Usage: bash scripts/cocoop/base2new_test.sh DATASET SEED [KEY VALUE ...]
+[ -n "${BASH_VERSION:-}" ] || exec /usr/bin/env bash "$0" "$@"
 set -euo pipefail
-source "$(dirname "${BASH_SOURCE[0]}")/../run.sh" base2new_test cocoop "$@"
+source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../run.sh" base2new_test cocoop "$@"

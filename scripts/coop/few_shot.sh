@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # CoOp, few-shot curve: all classes, for every number of shots and seed, with the published number of epochs.
 # Usage: bash scripts/coop/few_shot.sh DATASET ["1 2 4 8 16"] ["1 2 3"] [KEY VALUE ...]
+[ -n "${BASH_VERSION:-}" ] || exec /usr/bin/env bash "$0" "$@"
 set -euo pipefail
-source "$(dirname "${BASH_SOURCE[0]}")/../run.sh" few_shot coop "$@"
+source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../run.sh" few_shot coop "$@"

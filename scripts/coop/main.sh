@@ -4,5 +4,6 @@
 #   NCTX  number of context tokens
 #   CSC   class-specific contexts: True, False
 # Usage: bash scripts/coop/main.sh DATASET CFG CTP NCTX SHOTS CSC [KEY VALUE ...]
+[ -n "${BASH_VERSION:-}" ] || exec /usr/bin/env bash "$0" "$@"
 set -euo pipefail
-source "$(dirname "${BASH_SOURCE[0]}")/../run.sh" main coop "$@"
+source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../run.sh" main coop "$@"

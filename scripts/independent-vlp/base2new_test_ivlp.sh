@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # IVLP, base-to-new, second half: test the trained weights on the new classes (SUB=base: on the base classes).
 # Usage: bash scripts/independent-vlp/base2new_test_ivlp.sh DATASET SEED [KEY VALUE ...]
+[ -n "${BASH_VERSION:-}" ] || exec /usr/bin/env bash "$0" "$@"
 set -euo pipefail
-source "$(dirname "${BASH_SOURCE[0]}")/../run.sh" base2new_test independent-vlp "$@"
+source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../run.sh" base2new_test independent-vlp "$@"

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
 # The published name of base2new_test.sh.
+[ -n "${BASH_VERSION:-}" ] || exec /usr/bin/env bash "$0" "$@"
 set -euo pipefail
-exec bash "$(dirname "${BASH_SOURCE[0]}")/base2new_test.sh" "$@"
+exec bash "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/base2new_test.sh" "$@"

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
 # The published name of reproduce.sh.
+[ -n "${BASH_VERSION:-}" ] || exec /usr/bin/env bash "$0" "$@"
 set -euo pipefail
-exec bash "$(dirname "${BASH_SOURCE[0]}")/reproduce.sh" "$@"
+exec bash "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/reproduce.sh" "$@"

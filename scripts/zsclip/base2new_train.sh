@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Zero-shot CLIP on the base classes (nothing is trained), in the same folders as the trained methods.
 # Usage: bash scripts/zsclip/base2new_train.sh DATASET SEED [KEY VALUE ...]     TRAINER=ZeroshotCLIP2: template ensemble
+[ -n "${BASH_VERSION:-}" ] || exec /usr/bin/env bash "$0" "$@"
 set -euo pipefail
-source "$(dirname "${BASH_SOURCE[0]}")/../run.sh" base2new_train zsclip "$@"
+source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../run.sh" base2new_train zsclip "$@"

@@ -210,6 +210,7 @@ def test_cache_that_cannot_be_written(server: FileServer, tmp_path: Path) -> Non
         find(tmp_path / "file" / "cache")
 
 
+@pytest.mark.slow
 def test_two_processes_fetch_once(server: FileServer, tmp_path: Path) -> None:
     server.delay = 2.0
     code = (

@@ -42,6 +42,7 @@ def texts_alone(model: CLIP, sequences: list[list[int]], table: Tensor, entering
     return torch.stack(features)
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(
     seed=st.integers(0, 10**6),

@@ -2,6 +2,7 @@
 
 from unittest import mock
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -42,6 +43,7 @@ def assert_close(found: torch.Tensor, expected: torch.Tensor) -> None:
 names = st.lists(st.lists(st.integers(1, 60), min_size=1, max_size=20), min_size=1, max_size=9)
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(
     seed=st.integers(0, 10**6),
@@ -80,6 +82,7 @@ def test_text_equals_definition(seed, names, layers, depth, n_ctx, fixed, heads,
         assert_close(ours, theirs)
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(
     seed=st.integers(0, 10**6),

@@ -57,6 +57,7 @@ def test_seeds_and_checkpoints_do_not_import_torchvision() -> None:
     assert "torchvision" not in imported_with("from dassl.utils import set_random_seed, load_checkpoint")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", ["dassl.data", "dassl.engine", "dassl.data.datasets", "dassl.modeling"])
 def test_packages_that_use_torchvision_make_it_importable_first(module: str) -> None:
     found = imported_with(f"import {module}")

@@ -57,6 +57,7 @@ def hold(folder: str, held, done) -> None:
     lock.release()
 
 
+@pytest.mark.slow
 def test_a_second_process_is_told_to_wait(tmp_path):
     context = multiprocessing.get_context("spawn")
     held, done = context.Event(), context.Event()

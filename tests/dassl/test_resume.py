@@ -172,6 +172,7 @@ def test_state_holds_what_changes_only(tmp_path) -> None:
     assert state["attributes"].keys() == {"step_counter", "average", "scale", "scale_optim"}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_killed_at_any_moment(tmp_path) -> None:
     """SIGKILL inside epochs, between them, while files are written and in the final test."""

@@ -47,6 +47,22 @@ def test_other_characters_are_quoted_so_that_bash_reads_them_back() -> None:
         assert subprocess.run(["bash", "-c", script], capture_output=True, text=True).stdout == word
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("words", [("maple/few_shot.sh", "dtd"), ("sweep.sh", "maple", "base2new", "dtd", "1 2")])
+def test_output_that_cannot_be_written_is_one_line(words: tuple[str, ...]) -> None:
+    """A full disk is an error; a reader that has seen enough is none."""
+    entry = " ".join(["bash", f"scripts/{words[0]}", *(f"'{word}'" for word in words[1:])])
+    environment = os.environ | {"PYTHON": sys.executable, "DRY_RUN": "1"}
+
+    def run(redirection: str) -> tuple[int, str]:
+        command = ["bash", "-c", f"{entry} {redirection}"]
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
+        return done.returncode, done.stderr
+
+    assert run("> /dev/full") == (2, "error: the standard output cannot be written: No space left on device\n")
+    assert run("| true")[1] == ""
+
+
 @pytest.fixture
 def start(tmp_path: Path):
     """Start an entry whose train.py waits; gives the process and its notes once train.py has started."""

@@ -112,6 +112,13 @@ def test_the_first_published_place_that_holds_weights(tmp_path: Path) -> None:
     assert protocols.weight_folders(str(tmp_path), "dtd", 2)[0] == f"{tmp_path}/seed2"
 
 
+@pytest.mark.parametrize("place", ["prompt_learner", "prompt_learner/model.pth.tar-5"])
+def test_the_model_s_own_folder_or_file_is_understood(tmp_path: Path, place: str) -> None:
+    (tmp_path / "prompt_learner").mkdir()
+    (tmp_path / "prompt_learner" / "model.pth.tar-5").touch()
+    assert protocols.find_weights(f"{tmp_path}/{place}", "dtd", 2) == str(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [

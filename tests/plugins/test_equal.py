@@ -16,6 +16,8 @@ from tests.golden import build
 from tests.plugins.modules import NAMES, SIDE, plugin_cfg, plugin_module, train_prompts_only
 from tests.plugins.project import PLUGINS
 
+pytestmark = pytest.mark.slow
+
 LOGIT_TOLERANCE = {"rtol": 1e-5, "atol": 1e-3}  # 1e-5 of logits up to 100
 GRADIENT_TOLERANCE = {"rtol": 1e-4, "atol": 1e-5}
 

@@ -9,6 +9,8 @@ import torch
 
 from tests.plugins.project import CLASSES, PLUGINS, ROOT, Plugin, make_project, run_all, write_yaml
 
+pytestmark = pytest.mark.slow
+
 EPOCHS = 2
 BASE_CLASSES = 20
 

@@ -32,6 +32,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_rate_follows_its_schedule(trained):
     """One epoch of constant warm-up, then the cosine over three epochs from its start: (1 + cos(pi e / 3)) / 2."""
     rates = [json.loads(line)["lr"] for line in (trained / "history.jsonl").read_text().splitlines()]

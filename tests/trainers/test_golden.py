@@ -17,7 +17,7 @@ from trainers.checkpoint import load_learned
 from trainers.prompted_clip import FixedTextCLIP, FrozenTowersCLIP, unit
 from trainers.prompts import IMAGENET_TEMPLATES_SELECT, fill
 
-pytestmark = needs_golden
+pytestmark = [pytest.mark.slow, needs_golden]
 
 METHODS = [
     *(f"maple_depth{depth}_ctx{n_ctx}" for depth in (1, 2, 3) for n_ctx in (2, 4)),
