@@ -209,8 +209,10 @@ def _test() -> CN:
     node = CN()
     node.EVALUATOR = "Classification"
     node.PER_CLASS_RESULT = False
-    # Save the confusion matrix to OUTPUT_DIR/cmat.pt
+    # Save the confusion matrix to OUTPUT_DIR/cmat.pt, as shares, and cmat.csv, as numbers of images
     node.COMPUTE_CMAT = False
+    # Save the predictions for all images to OUTPUT_DIR/predictions.csv
+    node.PREDICTIONS = False
     # Do not test after training
     node.NO_TEST = False
     # val, test
