@@ -55,6 +55,8 @@ def default_tree() -> CN:
     # Random numbers: portable (batches do not depend on NUM_WORKERS), published (as the published code draws them at
     # the same SEED, NUM_WORKERS and version of torch)
     cfg.TRAIN.RANDOMNESS = "portable"
+    # Label smoothing of the cross entropy, from 0 to below 1: the share of a label that all classes get in equal parts
+    cfg.TRAIN.LABEL_SMOOTHING = 0.0
     cfg.TEST = _test()
     cfg.TRAINER = _trainers()
     return cfg
