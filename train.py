@@ -6,6 +6,8 @@ import sys
 
 from yacs.config import CfgNode
 
+from dassl.utils.console import prepare_console, printable
+
 EXAMPLES = """\
 examples:
   train MaPLe on the base classes of the demonstration dataset:
@@ -113,6 +115,7 @@ def run(args: argparse.Namespace) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Run; returns 2, with one message, for errors the user can fix."""
+    prepare_console()
     args = parse_args(argv)
     try:
         run(args)
@@ -120,7 +123,7 @@ def main(argv: list[str] | None = None) -> int:
         if os.environ.get("DASSL_TRACEBACK") == "1":
             raise
         for stream in filter(None, (sys.stderr, getattr(sys.stdout, "file", None))):  # stdout is copied to log.txt
-            print(f"error: {error}", file=stream, flush=True)
+            print(printable(f"error: {error}", keep="\n"), file=stream, flush=True)
         return 2
     return 0
 

@@ -9,6 +9,7 @@ from yacs.config import CfgNode
 
 from dassl.data.datasets import DATASET_REGISTRY, Datum
 from dassl.utils import first_few
+from dassl.utils.console import printable, utf8_text
 from datasets.base import ClipDataset, fill_template
 from datasets.listing import list_class_folders, read_classnames, to_items
 from datasets.splits import Split, read_split, split_three
@@ -24,8 +25,8 @@ class OwnData(ClipDataset):
     def announce(self) -> None:
         """Print the class names and sample prompts."""
         prompts = [fill_template(self.template, name) for name in self.classnames[:3]]
-        print(f"{type(self).__name__}: {self.num_classes} classes: {first_few(self.classnames, 20)}")
-        print(f"  sample prompts: {' | '.join(prompts)}")
+        print(printable(f"{type(self).__name__}: {self.num_classes} classes: {first_few(self.classnames, 20)}"))
+        print(printable(f"  sample prompts: {' | '.join(prompts)}"))
 
     def no_data(self, problem: str) -> FileNotFoundError:
         """The error for a DATASET.ROOT that does not contain such a dataset."""
@@ -52,7 +53,7 @@ class ImageFolder(OwnData):
         self.dataset_dir = root
         folders = self._folders(root)
         listings = {part: list_class_folders(folder) for part, folder in folders.items()}
-        names = {name: name for name in listings["train"]}
+        names = {name: utf8_text(name) for name in listings["train"]}
         names_file = root / "classnames.txt"
         if names_file.exists():
             names = dict(sorted(read_classnames(names_file).items()))

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from dassl.utils.console import prepare_console
 from experiments.entries import ENTRIES, Call, UsageError
 from experiments.methods import METHODS, method_named
 from experiments.protocols import Job
@@ -20,6 +21,7 @@ from experiments.runs import ROOT
 
 
 def main(argv: Sequence[str], environment: Mapping[str, str] = os.environ) -> int:
+    prepare_console()
     script, folder, *words = argv
     try:
         if words[0] == "sweep":

@@ -260,9 +260,7 @@ class SimpleTrainer(TrainerBase):
         loader = self.val_loader if split == "val" else self.test_loader
         if loader is None:
             name, other = self.cfg.DATASET.NAME or "the dataset", "test" if split == "val" else "val"
-            raise ValueError(
-                f"TEST.SPLIT {split}: {name} has no such images. Add some, or set TEST.SPLIT {other}"
-            )
+            raise ValueError(f"TEST.SPLIT {split}: {name} has no such images. Add some, or set TEST.SPLIT {other}")
         return loader
 
     def _image_root(self) -> str:

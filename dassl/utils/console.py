@@ -1,9 +1,8 @@
 """Text for consoles that cannot show every character, and for files that can. Imports no package."""
 
-import importlib.util
 import sys
 
-__all__ = ["error_text", "prepare_console", "printable", "utf8_text"]
+__all__ = ["prepare_console", "printable", "utf8_text"]
 
 # C0 and C1 controls, line and paragraph separators, and the controls that reorder the text around them
 _CONTROLS = (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
@@ -40,22 +39,3 @@ def utf8_text(text: str) -> str:
     except UnicodeEncodeError:  # surrogates that stand for no byte
         data = text.encode("utf-8", "backslashreplace")
     return data.decode("utf-8", "backslashreplace")
-
-
-def error_text(error: BaseException) -> str:
-    """The message of an error for the console; for a package that is not installed, with the command to run."""
-    text = printable(str(error), keep="\n")
-    package = _missing_package(error)
-    remedy = f". The package {package} is not installed for {sys.executable}: run `bash scripts/setup.sh`, then `source"
-    remedy += " .venv/bin/activate`; or `pip install -r requirements.txt`"
-    return text if package is None or remedy in text else text + remedy
-
-
-def _missing_package(error: BaseException | None) -> str | None:
-    """The package that could not be imported, if that caused the error."""
-    while error is not None:
-        if isinstance(error, ModuleNotFoundError) and error.name:
-            package = error.name.partition(".")[0]
-            return package if importlib.util.find_spec(package) is None else None
-        error = error.__cause__
-    return None
