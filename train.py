@@ -220,6 +220,9 @@ def run(args: argparse.Namespace) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Run; returns 2, with one message, for errors the user can fix."""
     with require_python():
+        from dassl.utils.console import prepare_console, printable
+
+        prepare_console()
         args = parse_args(argv)
     try:
         run(args)
@@ -227,7 +230,7 @@ def main(argv: list[str] | None = None) -> int:
         if os.environ.get("DASSL_TRACEBACK") == "1":
             raise
         for stream in filter(None, (sys.stderr, getattr(sys.stdout, "file", None))):  # stdout is copied to log.txt
-            print(f"error: {missing_package(error) or error}", file=stream, flush=True)
+            print(printable(f"error: {missing_package(error) or error}", keep="\n"), file=stream, flush=True)
         return 2
     return 0
 

@@ -10,6 +10,7 @@ from typing import Any
 from tabulate import tabulate
 
 from dassl.utils import write_json
+from dassl.utils.console import prepare_console, printable
 from datasets.base import DEFAULT_ROOT
 from datasets.fewshot import SUBSAMPLES
 from datasets.sources import tool_command
@@ -110,11 +111,11 @@ def print_report(report: Report) -> None:
         sizes = " / ".join(_thousands(report.sizes))
         print(f"  {sizes} training / validation / test images, {report.classes} classes")
     for line in report.notes:
-        print(f"  {line}")
+        print(f"  {printable(line)}")
     for problem in report.problems:
-        print("  problem: " + problem.what.replace("\n", "\n  "))
+        print("  problem: " + printable(problem.what, keep="\n").replace("\n", "\n  "))
         for file in problem.files[:MOST_FILES]:
-            print(f"    {file}")
+            print(f"    {printable(str(file))}")
         if len(problem.files) > MOST_FILES:
             print(f"    … {len(problem.files):,} in all: --json FILE writes them all")
         if problem.remedy:
@@ -149,7 +150,7 @@ def prepare_all(names: list[str], root: Path, archives: list[Path]) -> tuple[int
         try:
             reports.append(prepare(name, root, archives))
         except (ValueError, OSError) as error:
-            print(f"error: {error}", file=sys.stderr)
+            print(printable(f"error: {error}", keep="\n"), file=sys.stderr)
             failed = True
     status, content = report_all(reports)
     return (2 if failed else status), content
@@ -162,8 +163,8 @@ def show(args: argparse.Namespace) -> tuple[int, Any]:
     found = describe(dataset)
     print(*notes, sep="\n" if notes else "")
     print(f"{name}, {len(found['classes'])} classes:")
-    print(*(f"  {label:4d}  {classname}" for label, classname in enumerate(found["classes"])), sep="\n")
-    print("Sample prompts:", *found["prompts"], sep="\n  ")
+    print(*(f"  {label:4d}  {printable(classname)}" for label, classname in enumerate(found["classes"])), sep="\n")
+    print("Sample prompts:", *map(printable, found["prompts"]), sep="\n  ")
     rows = [[part, c["images"], c["classes"], *c["images per class"].values()] for part, c in found["parts"].items()]
     print(tabulate(rows, ["part", "images", "classes", "per class: min", "median", "max"]))
     sheet = args.sheet or Path(f"{name}.png")
@@ -192,12 +193,13 @@ def run(args: argparse.Namespace) -> int:
 
 def main(argv: list[str] | None = None) -> int:
     """Run; returns 2, with one message, for errors that the user can fix."""
+    prepare_console()
     args = parse_args(argv)
     args.root = args.root.expanduser().absolute()
     try:
         return run(args)
     except (ValueError, OSError, ImportError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(printable(f"error: {error}", keep="\n"), file=sys.stderr)
         return 2
 
 

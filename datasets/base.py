@@ -130,7 +130,7 @@ class ClipDataset(DatasetBase):
         raise SortedCopyError(
             f"{name}: {folder} is a copy with class folders in {' and '.join(f'{path.name}/' for path in found)}, not "
             f"the published layout {self.layout}\n"
-            f"  published split: python -m datasets prepare {name} --root {folder.parent} downloads it; images with "
+            f"  published split: {tool_command('prepare', name, folder.parent)} downloads it; images with "
             "their published names are then found" + self.as_own_data(found[0].parent)
         )
 

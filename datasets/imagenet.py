@@ -12,7 +12,7 @@ from datasets.base import ClipDataset
 from datasets.fewshot import draw_shots, shot_rng
 from datasets.listing import list_class_folders, list_folders, loose_images, read_classnames, to_items
 from datasets.matlab import read_structures
-from datasets.sources import CLASSNAMES, Source
+from datasets.sources import CLASSNAMES, Source, tool_command
 from datasets.splits import Split
 from datasets.text import read_lines
 from datasets.validation import MissingFoldersError, check_class_folders
@@ -144,7 +144,7 @@ class ImageNet(ClipDataset):
             move = f", move this folder to {found[0]}.unsorted," if found[0] == folder / "images" / part else ""
             raise ValueError(
                 f"{found[0]} contains {len(images):,} images but no class folders, as ILSVRC2012_img_val.tar has them. "
-                f"To sort them{move} and run: python -m datasets prepare ImageNet --root {folder.parent} "
+                f"To sort them{move} and run: {tool_command('prepare', 'ImageNet', folder.parent)} "
                 "--archive ILSVRC2012_devkit_t12.tar.gz ILSVRC2012_img_val.tar"
             )
         return sorted_part or found[0]

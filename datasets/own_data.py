@@ -10,6 +10,7 @@ from yacs.config import CfgNode
 
 from dassl.data.datasets import DATASET_REGISTRY, Datum
 from dassl.utils import first_few
+from dassl.utils.console import printable, utf8_text
 from dassl.utils.names import fill
 from datasets.base import ClipDataset
 from datasets.listing import list_class_folders, list_folders, loose_images, read_classnames, to_items
@@ -28,8 +29,8 @@ class OwnData(ClipDataset):
     def announce(self) -> None:
         """Print the class names and sample prompts."""
         prompts = fill(self.template, self.classnames[:3])
-        print(f"{type(self).__name__}: {self.num_classes} classes: {first_few(self.classnames, 20)}")
-        print(f"  sample prompts: {' | '.join(prompts)}")
+        print(printable(f"{type(self).__name__}: {self.num_classes} classes: {first_few(self.classnames, 20)}"))
+        print(printable(f"  sample prompts: {' | '.join(prompts)}"))
         if unfit := unfit_names(self.classnames):
             self.note(
                 f"{unfit}: CLIP knows words, not identifiers. Write a classnames.txt with one '<folder> <class name>' "
@@ -65,7 +66,7 @@ class ImageFolder(OwnData):
         for part, listing in listings.items():
             self._check_depth(folders[part], listing)
             self._name_loose_files(folders[part])
-        names = {name: name for name in listings["train"]}
+        names = {name: utf8_text(name) for name in listings["train"]}
         names_file = root / "classnames.txt"
         if os.path.lexists(names_file):
             names = dict(sorted(read_classnames(names_file, names).items()))

@@ -17,6 +17,7 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 from dassl.utils import write_json
+from dassl.utils.console import prepare_console
 from experiments import logs, plans
 from experiments.launch import Local, Outcome, drive
 from experiments.protocols import Job
@@ -194,6 +195,7 @@ def _terminate(number: int, frame: object) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Run; returns 2, with one message, for errors that the user can fix."""
+    prepare_console()
     args = parse_args(argv)
     with contextlib.suppress(ValueError):  # not the main thread
         signal.signal(signal.SIGTERM, _terminate)

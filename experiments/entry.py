@@ -11,6 +11,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from dassl.utils.console import prepare_console
 from dassl.utils.names import check_availability
 from experiments import processes
 from experiments.entries import ENTRIES, Call, UsageError, training_command
@@ -23,6 +24,7 @@ __all__ = ["main", "make_call", "run_entry"]
 
 
 def main(argv: Sequence[str], environment: Mapping[str, str] = os.environ) -> int:
+    prepare_console()
     processes.stop_on_signals()
     try:
         code = _main(argv, environment)

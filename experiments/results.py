@@ -17,6 +17,7 @@ from typing import Any
 
 from tabulate import tabulate
 
+from dassl.utils.console import prepare_console
 from dassl.utils.files import atomic_write
 from dassl.utils.results import read_results
 from experiments.runs import Run
@@ -203,6 +204,7 @@ def as_json(rows: dict[str, list[dict[str, Any]]], missing: list[str]) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
+    prepare_console()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("root", nargs="?", default="output", type=Path, help="output folder (default: output)")
     parser.add_argument("--protocol", choices=PROTOCOLS, help="this protocol only")

@@ -146,7 +146,11 @@ class ClipTrainer(TrainerX):
         Terms come with their weights. Each is printed and recorded in history.jsonl under its name.
         """
         logits = self.model(image)
-        return logits, {"ce": F.cross_entropy(logits, label)}
+        return logits, {"ce": self.cross_entropy(logits, label)}
+
+    def cross_entropy(self, logits: Tensor, label: Tensor) -> Tensor:
+        """The mean cross entropy of logits (B, K) and labels (B,), with TRAIN.LABEL_SMOOTHING."""
+        return F.cross_entropy(logits, label, label_smoothing=setting(self.cfg, "TRAIN.LABEL_SMOOTHING"))
 
     def update(self, terms: Mapping[str, Tensor]) -> Tensor:
         """One optimizer step on the sum of the loss terms, which is returned."""

@@ -58,6 +58,8 @@ def default_tree() -> CN:
     # Random numbers: portable (batches do not depend on NUM_WORKERS), published (as the published code draws them at
     # the same SEED, NUM_WORKERS and version of torch)
     cfg.TRAIN.RANDOMNESS = "portable"
+    # Label smoothing of the cross entropy, from 0 to below 1: the share of a label that all classes get in equal parts
+    cfg.TRAIN.LABEL_SMOOTHING = 0.0
     cfg.TEST = _test()
     cfg.TRAINER = _trainers()
     return cfg
@@ -216,8 +218,10 @@ def _test() -> CN:
     node = CN()
     node.EVALUATOR = "Classification"
     node.PER_CLASS_RESULT = False
-    # Save the confusion matrix to OUTPUT_DIR/cmat.pt
+    # Save the confusion matrix to OUTPUT_DIR/cmat.pt, as shares, and cmat.csv, as numbers of images
     node.COMPUTE_CMAT = False
+    # Save the predictions for all images to OUTPUT_DIR/predictions.csv
+    node.PREDICTIONS = False
     # Do not test after training
     node.NO_TEST = False
     # val, test

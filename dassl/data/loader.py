@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, default_collate
 
+from dassl.utils.console import printable
+
 
 class BadImageError(ValueError):
     """An image of the dataset is missing or cannot be decoded."""
@@ -128,7 +130,7 @@ class Loader(DataLoader):
             print(
                 f"Warning: {len(bad)} of {len(self.items)} {'training' if self.items.is_train else 'evaluation'} "
                 f"images cannot be read and were {done} (DATASET.ON_BAD_IMAGE skip): "
-                f"{', '.join(names)}{', …' if len(bad) > 5 else ''}"
+                f"{printable(', '.join(names))}{', …' if len(bad) > 5 else ''}"
             )
 
 

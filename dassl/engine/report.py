@@ -36,16 +36,18 @@ def collect_results(
     epoch: int | None,
     precision: str | None,
     evaluation: dict[str, Any] | None,
+    notes: list[str],
+    unreadable: dict[str, int],
 ) -> dict[str, Any]:
-    """The content of results.json after a test.
-
-    Accuracy and macro F1 are percentages in full precision, None without a test; times are in seconds.
+    """The content of results.json after a test, whose fields docs/OUTPUTS.md describes.
 
     Args:
         modules: all models of the run; they may share parameters.
         epoch: the epoch whose weights were tested, None if nothing was trained.
         precision: what the model computed in; by default what the trainer's config node asks for.
         evaluation: the evaluator's report, if it makes one.
+        notes: sentences on the data that a reader of the result should know.
+        unreadable: images by split that were skipped because they cannot be read.
     """
     evaluation = evaluation or {}
     node = cfg.TRAINER.get(cfg.TRAINER.NAME.upper(), {})
@@ -65,7 +67,10 @@ def collect_results(
         "total": evaluation.get("total"),
         "accuracy": None if record.result is None else float(record.result),
         "macro_f1": evaluation.get("macro_f1"),
+        "top5_accuracy": evaluation.get("top5_accuracy"),
         **({"per_class": evaluation["per_class"]} if "per_class" in evaluation else {}),
+        "notes": notes,
+        "unreadable_images": unreadable,
         **_count_parameters(modules),
         "seconds": {"train": record.train_seconds, "test": record.test_seconds},
         "peak_memory_bytes": peak_memory_bytes(device),

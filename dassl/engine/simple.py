@@ -1,6 +1,8 @@
 """SimpleTrainer: a run from a configuration: data, model, training that can be resumed, test, results."""
 
 import inspect
+import math
+import os
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -67,8 +69,11 @@ class SimpleTrainer(TrainerBase):
         if cfg.TRAIN.PRINT_FREQ < 1:
             raise ValueError(f"TRAIN.PRINT_FREQ is {cfg.TRAIN.PRINT_FREQ}, expected a number of batches from 1 on")
         self.build_data_loader()
+        if cfg.TEST.SPLIT == "val" and not cfg.TEST.NO_TEST:
+            self._evaluation_loader("val")
         self.build_model()
         self.evaluator = build_evaluator(cfg, lab2cname=self.lab2cname)
+        self.evaluator.image_root = self._image_root()
 
     @property
     def history(self) -> list[dict[str, Any]]:
@@ -234,20 +239,22 @@ class SimpleTrainer(TrainerBase):
 
         Outside of training the results are written to results.json. Other arguments, which trainers of Dassl's forks
         pass, are ignored.
+
+        Raises:
+            ValueError: no data of the split, scores that are NaN or infinite or do not fit the classes.
         """
         start = time.perf_counter()
         self.set_model_mode("eval")
         self.evaluator.reset()
-        split = split or self.cfg.TEST.SPLIT
-        if split == "val" and self.val_loader is not None:
-            data_loader = self.val_loader
-        else:
-            split = "test"  # also where there is no validation data
-            data_loader = self.test_loader
+        split = "val" if (split or self.cfg.TEST.SPLIT) == "val" else "test"
+        data_loader = self._evaluation_loader(split)
         print(f"Evaluate on the *{split}* set")
+        images: list[str] = []
+        self.evaluator.images = images
         for batch in progress(data_loader, f"evaluate {split}", len(data_loader)):
             input, label = self.parse_batch_test(batch)
             self.evaluator.process(self.model_inference(input), label)
+            images += batch.get("impath", ()) if isinstance(batch, dict) else ()
         results = self.evaluator.evaluate()
         for name, value in results.items():
             self.write_scalar(f"{split}/{name}", value, self.epoch)
@@ -257,6 +264,19 @@ class SimpleTrainer(TrainerBase):
         if not record.training:
             self.save_results()
         return record.result
+
+    def _evaluation_loader(self, split: str) -> Any:
+        """The loader of a split; an error if the dataset has no images of it."""
+        loader = self.val_loader if split == "val" else self.test_loader
+        if loader is None:
+            name, other = self.cfg.DATASET.NAME or "the dataset", "test" if split == "val" else "val"
+            raise ValueError(f"TEST.SPLIT {split}: {name} has no such images. Add some, or set TEST.SPLIT {other}")
+        return loader
+
+    def _image_root(self) -> str:
+        """The folder of the dataset, which image paths in predictions.csv are relative to."""
+        folder = str(getattr(getattr(self.dm, "dataset", None), "dataset_dir", ""))
+        return folder if os.path.isabs(folder) else os.path.abspath(os.path.expanduser(self.cfg.DATASET.ROOT or "data"))
 
     def final_test(self) -> float:
         """:meth:`test`, also where a trainer overrides it, with its result in results.json."""
@@ -276,8 +296,13 @@ class SimpleTrainer(TrainerBase):
 
     def save_results(self) -> None:
         """Write results.json of a finished run, if the run has an output folder."""
+        result = self.run_record.result
+        if result is not None and not math.isfinite(result):
+            raise ValueError(f"The test gave {float(result)} as accuracy: look at the weights, or try PREC fp32")
         if self.output_dir:
             self._claim_output()
+            dataset = getattr(self.dm, "dataset", None)
+            loaders = {"train": self.train_loader_x, "val": self.val_loader, "test": self.test_loader}
             results = collect_results(
                 self.cfg,
                 self.run_record,
@@ -286,6 +311,8 @@ class SimpleTrainer(TrainerBase):
                 epoch=self._tested_epoch(),
                 precision=getattr(getattr(self, "precision", None), "name", None),
                 evaluation=getattr(self.evaluator, "report", None),
+                notes=[*getattr(dataset, "notes", ()), *getattr(self.evaluator, "notes", ())],
+                unreadable={name: _unreadable(loader) for name, loader in loaders.items()},
             )
             self.run_record.write_results(self.output_dir, results)
         self.run_record.results_written = True
@@ -314,3 +341,8 @@ class SimpleTrainer(TrainerBase):
             if self._optims[name] is not None:
                 return self._optims[name].param_groups[0]["lr"]
         return 0.0
+
+
+def _unreadable(loader: Any) -> int:
+    """Images that were skipped so far because they cannot be read (DATASET.ON_BAD_IMAGE skip)."""
+    return int(getattr(getattr(loader, "items", None), "bad", torch.zeros(0)).sum())

@@ -21,7 +21,7 @@ class Logger:
         self.file: TextIO | None = None
         if fpath is not None:
             mkdir_if_missing(osp.dirname(osp.abspath(fpath)))
-            self.file = open(fpath, "a", encoding="utf-8")  # noqa: SIM115  (closed by close)
+            self.file = open(fpath, "a", encoding="utf-8", errors="backslashreplace")  # noqa: SIM115  (closed by close)
 
     def __del__(self) -> None:
         self.close()

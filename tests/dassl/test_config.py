@@ -36,6 +36,8 @@ def test_defaults_are_the_published_ones(cfg) -> None:
         "DATALOADER.CACHE_MB",
         "INPUT.EXIF_ORIENTATION",
         "PROTOCOL",
+        "TEST.PREDICTIONS",
+        "TRAIN.LABEL_SMOOTHING",
         "TRAIN.RANDOMNESS",
     }
     assert ours.keys() - published.keys() == own

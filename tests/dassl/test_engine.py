@@ -2,6 +2,8 @@
 
 import json
 import re
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,10 +11,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 from torch.utils.data import DataLoader
 
+from dassl.data.datasets import DATASET_REGISTRY, DatasetBase
 from dassl.engine import SimpleNet, SimpleTrainer, TrainerBase, TrainerX, TrainerXU, build_trainer
 from dassl.engine.build import TRAINER_REGISTRY
 from dassl.modeling import BACKBONE_REGISTRY, Backbone
 from dassl.utils import load_checkpoint, read_results, set_random_seed
+from tests.dassl.data.pictures import save_items
 from tests.dassl.tiny import Points, Stop, TinyTrainer, stop_after_epoch, tiny_cfg
 
 
@@ -21,6 +25,12 @@ def trained(cfg, trainer_class=TinyTrainer):
     trainer = trainer_class(cfg)
     trainer.train()
     return trainer
+
+
+class NoValidation(TinyTrainer):
+    def build_data_loader(self) -> None:
+        super().build_data_loader()
+        self.val_loader = None
 
 
 @pytest.fixture(scope="module")
@@ -122,11 +132,6 @@ def test_the_best_model_is_the_one_tested(tmp_path, capsys) -> None:
 
 
 def test_the_best_model_needs_validation_data_and_a_folder(tmp_path) -> None:
-    class NoValidation(TinyTrainer):
-        def build_data_loader(self) -> None:
-            super().build_data_loader()
-            self.val_loader = None
-
     with pytest.raises(ValueError, match="best_val needs validation data, the dataset has none"):
         trained(tiny_cfg(tmp_path, "TEST.FINAL_MODEL", "best_val"), NoValidation)
     with pytest.raises(ValueError, match="OUTPUT_DIR, which is empty"):
@@ -491,3 +496,107 @@ def test_terms_of_the_loss_are_all_recorded(tmp_path) -> None:
     trainer = trained(tiny_cfg(tmp_path, "OPTIM.MAX_EPOCH", 1), Terms)
     assert trainer.history[0]["losses"]["loss_kl"] == 0.5
     assert json.loads((tmp_path / "history.jsonl").read_text())["losses"].keys() == {"loss", "acc", "loss_kl"}
+
+
+def test_the_split_to_test_must_have_images(tmp_path) -> None:
+    """Before the model is built, where the configuration asks for it; there is no other split in its place."""
+    built = []
+
+    class Recorded(NoValidation):
+        def build_model(self) -> None:
+            built.append(1)
+            super().build_model()
+
+    with pytest.raises(ValueError, match=r"TEST\.SPLIT val: the dataset has no such images.* set TEST\.SPLIT test"):
+        Recorded(tiny_cfg(tmp_path, "TEST.SPLIT", "val"))
+    assert not built
+    trainer = Recorded(tiny_cfg(tmp_path, "OPTIM.MAX_EPOCH", 1))
+    with pytest.raises(ValueError, match=r"TEST\.SPLIT val: the dataset has no such images"):
+        trainer.test(split="val")
+    trainer.test_loader = None
+    with pytest.raises(ValueError, match=r"TEST\.SPLIT test: the dataset has no such images"):
+        trainer.test()
+    assert trained(tiny_cfg(tmp_path / "not_tested", "TEST.SPLIT", "val", "TEST.NO_TEST", True), NoValidation)
+    trained(tiny_cfg(tmp_path / "val", "TEST.SPLIT", "val"))
+    assert read_results(tmp_path / "val" / "results.json")["split"] == "val"
+
+
+@pytest.mark.parametrize("where", ["parameter", "logits"])
+def test_a_test_that_is_not_finite_gives_no_result(tmp_path, where) -> None:
+    class Broken(TinyTrainer):
+        def model_inference(self, input):
+            if where == "parameter":
+                self.model.head.weight.data[1, 0] = float("nan")
+                return super().model_inference(input)
+            return super().model_inference(input) + torch.tensor([0.0, 0.0, float("inf")])
+
+    with pytest.raises(
+        ValueError, match=r"for 30 of 30 images, the first 0, and for 1 of 3 classes, the first '(bee|cat)'"
+    ):
+        trained(tiny_cfg(tmp_path), Broken)
+    assert not (tmp_path / "results.json").exists()
+
+
+def test_an_own_test_that_returns_nan_gives_no_result(tmp_path) -> None:
+    class Broken(TinyTrainer):
+        def test(self, split=None):
+            return float("nan")
+
+    with pytest.raises(ValueError, match="The test gave nan as accuracy"):
+        trained(tiny_cfg(tmp_path, "OPTIM.MAX_EPOCH", 1), Broken)
+    assert not (tmp_path / "results.json").exists()
+
+
+def test_notes_of_the_dataset_and_of_the_test_are_in_the_results(tmp_path) -> None:
+    class WithNotes(TinyTrainer):
+        def build_data_loader(self) -> None:
+            super().build_data_loader()
+            self.dm = SimpleNamespace(dataset=SimpleNamespace(notes=["Class ant has 2 images, fewer than 8 shots"]))
+            self.lab2cname = {0: "ant", 1: "bee", 2: "cat"}
+            self.test_loader = DataLoader(Points(2, False), batch_size=7)
+
+    trained(tiny_cfg(tmp_path, "OPTIM.MAX_EPOCH", 1), WithNotes)
+    assert read_results(tmp_path / "results.json")["notes"] == [
+        "Class ant has 2 images, fewer than 8 shots",
+        "1 of 3 classes have no image in this evaluation: cat",
+    ]
+    trained(tiny_cfg(tmp_path / "plain", "OPTIM.MAX_EPOCH", 1))
+    assert read_results(tmp_path / "plain" / "results.json")["notes"] == []
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_skipped_images_are_counted_and_not_predicted(tmp_path, workers) -> None:
+    """Of 4 training images 1 is broken, of 4 test images 2, which are all of class_1."""
+    items = {part: save_items(tmp_path / "data" / part, per_class=2, num_classes=2) for part in ("train", "test")}
+    for item in (items["train"][0], *items["test"][2:]):
+        Path(item.impath).write_bytes(b"not a picture")
+
+    @DATASET_REGISTRY.register(force=True)
+    class BrokenPictures(DatasetBase):
+        dataset_dir = str(tmp_path / "data")
+
+        def __init__(self, cfg) -> None:
+            super().__init__(train_x=items["train"], test=items["test"])
+
+    class Mean(TrainerX):
+        def build_model(self) -> None:
+            self.model = nn.Linear(3, 2)
+            self.register_model("mean", self.model)
+
+        def model_inference(self, input):
+            return self.model(input.mean((2, 3)))
+
+        def forward_backward(self, batch):
+            return {"loss": 0.0}
+
+    options = ("DATASET.NAME", "BrokenPictures", "DATASET.ON_BAD_IMAGE", "skip", "TEST.PREDICTIONS", True)
+    options += ("DATALOADER.NUM_WORKERS", workers, "OPTIM.MAX_EPOCH", 1, "TEST.COMPUTE_CMAT", True)
+    trained(tiny_cfg(tmp_path / "run", *options), Mean)
+    results = read_results(tmp_path / "run" / "results.json")
+    assert results["unreadable_images"] == {"train": 1, "val": 0, "test": 2}
+    assert results["total"] == 2
+    assert results["notes"] == ["1 of 2 classes have no image in this evaluation: class_1"]
+    rows = (tmp_path / "run" / "predictions.csv").read_text(encoding="utf-8").splitlines()
+    names = [Path(item.impath).relative_to(tmp_path / "data").as_posix() for item in items["test"][:2]]
+    assert [row.split(",")[:2] for row in rows[1:]] == [[name, "class_0"] for name in names]
+    assert torch.load(tmp_path / "run" / "cmat.pt", weights_only=True).shape == (2, 2)

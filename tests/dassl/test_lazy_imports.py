@@ -15,6 +15,7 @@ LIGHT = (
     "dassl.config",
     "dassl.config.merge",
     "dassl.utils",
+    "dassl.utils.console",
     "dassl.utils.download",
     "dassl.utils.files",
     "dassl.utils.logger",

@@ -1,7 +1,6 @@
 """A toy in the style of distillation: prompts in both towers stay close to what CLIP gives without them."""
 
 import torch
-from torch.nn import functional as F
 from yacs.config import CfgNode
 
 import clip
@@ -30,7 +29,7 @@ class ToyDistillation(ClipTrainer):
         image_features, text_features = self.model.image_features(image), self.model.text_features()
         logits = self.model.logits(image_features, text_features)
         return logits, {
-            "ce": F.cross_entropy(logits, label),
+            "ce": self.cross_entropy(logits, label),
             "scl_image": 10 * (image_features - teacher).abs().mean(),
             "scl_text": 25 * (text_features - self.model.teacher_text).abs().mean(),
         }
