@@ -14,7 +14,7 @@ from dassl.optim import AVAI_OPTIMS, build_lr_scheduler, build_optimizer
 from dassl.optim.lr_scheduler import ConstantWarmupScheduler, LinearWarmupScheduler
 from dassl.optim.radam import RAdam
 from dassl.utils import plain_state
-from dassl.utils.torchtools import load_object_state
+from dassl.utils.object_state import load_object_state
 from tests.paths import GOLDEN, needs_golden
 
 pytestmark = pytest.mark.filterwarnings("ignore:Detected call of")  # schedules are read without optimizer steps
@@ -77,7 +77,7 @@ def test_saved_state_is_plain_and_resumes(tmp_path, kind, warmup, stop) -> None:
     resumed = sgd()
     scheduler = build_lr_scheduler(resumed, cfg)
     resumed.load_state_dict(state["o"])
-    load_object_state(scheduler, state["s"])
+    load_object_state(scheduler, state["s"], "a file,")
     assert rates(resumed, scheduler, 8 - stop) == expected[stop:]
 
 
