@@ -21,7 +21,7 @@ ALLOWED = {
     "scripts": {"experiments"},
 }
 # The one exception: clip/ shares dassl's helpers for downloading and reading files instead of duplicating them.
-CLIP_MAY_ALSO = {"dassl.utils.download", "dassl.utils.files", "dassl.utils.safe_load"}
+CLIP_MAY_ALSO = {"dassl.utils.download", "dassl.utils.files", "dassl.utils.names", "dassl.utils.safe_load"}
 # Modules of trainers/ may import shared modules of trainers/, but no methods (the files that register a trainer).
 METHODS = {
     path.stem for path in (ROOT / "trainers").glob("*.py") if "@TRAINER_REGISTRY.register" in path.read_text("utf-8")

@@ -4,12 +4,24 @@ import difflib
 from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["check_availability", "closest_hint", "first_few", "get_most_similar_str_to_a_from_b", "tolist_if_not"]
+__all__ = [
+    "bare",
+    "check_availability",
+    "closest_hint",
+    "first_few",
+    "get_most_similar_str_to_a_from_b",
+    "tolist_if_not",
+]
 
 
 def get_most_similar_str_to_a_from_b(a: str, b: Iterable[str]) -> str | None:
     """Return the string of ``b`` that is most similar to ``a``, None if ``b`` is empty."""
     return max(b, key=lambda text: difflib.SequenceMatcher(None, a, text).ratio(), default=None)
+
+
+def bare(name: str) -> str:
+    """A name in lower case, without punctuation: "Caltech-101" → "caltech101"."""
+    return "".join(character for character in name.lower() if character.isalnum())
 
 
 def closest_hint(name: str, available: Iterable[str]) -> str:

@@ -16,7 +16,7 @@ import sys
 import zipfile
 import zlib
 from collections import Counter, OrderedDict, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ __all__ = ["Placeholder", "is_torchscript", "load_plain", "read_plain"]
 
 MAX_PICKLE = 64 << 20  # bytes; that of a checkpoint of 1,000 tensors has 0.2 MB
 MAX_DIRECTORY = 16 << 20  # bytes of a zip's list of entries, which has about 60 for each one
+MAX_RATIO = 10  # times its size that an archive unpacks to; torch does not compress, and weights hardly shrink
 MAX_EXPANDED = 1 << 20  # elements of a tensor that has more of them than its storage
 MAX_NAMES = 100_000  # of tensors in a TorchScript archive
 CHUNK = 1 << 20  # bytes that are read and checked at once, while they are in the processor's cache
@@ -136,10 +137,10 @@ class _Directory:
 
 
 class _Archive:
-    """The entries of a zip archive as torch writes it: `<folder>/data.pkl` and a file per storage, uncompressed.
+    """The entries of a zip archive as torch writes it: `<folder>/data.pkl` and a file per storage.
 
     Raises:
-        ValueError: it has no such directory, a name twice, or entries that overlap.
+        ValueError: it has no such directory, a name twice, entries that overlap or unpack to too much, or other ones.
     """
 
     def __init__(self, file: Any) -> None:
@@ -168,6 +169,9 @@ class _Archive:
         for entry, end in zip(entries, ends, strict=True):
             if entry.header_offset < 0 or entry.header_offset + 30 + entry.compress_size > end:
                 raise ValueError(f"its entry {entry.filename!r} overlaps the next one, or is cut")
+        unpacked = sum(entry.file_size for entry in entries)
+        if unpacked > MAX_RATIO * size + MAX_PICKLE:
+            raise ValueError(f"it is {size:,} bytes that state to unpack to {unpacked:,}, far more than weights do")
         pickles = [name for name in self._entries if name.count("/") == 1 and name.endswith("/data.pkl")]
         if len(pickles) != 1:
             names = ", ".join(name[:60] for name in list(self._entries)[:5]) + (", …" if len(entries) > 5 else "")
@@ -182,64 +186,70 @@ class _Archive:
 
     def read(self, name: str, limit: int) -> bytes:
         """An entry of at most `limit` bytes."""
-        entry, size = self._entries[self._folder + name], self.size(name)
-        assert size is not None
-        if max(size, entry.compress_size) > limit:
+        size = self.size(name) or 0
+        if size > limit:
             raise ValueError(f"its entry {name!r} has {size:,} bytes, expected at most {limit:,}")
-        content = bytearray(entry.compress_size)
-        self._fill(entry, content)
-        if entry.compress_type == zipfile.ZIP_DEFLATED:
-            try:
-                content = bytearray(zlib.decompressobj(-zlib.MAX_WBITS).decompress(content, size + 1))
-            except zlib.error as error:
-                raise ValueError(f"its entry {name!r} is damaged ({error})") from error
-        elif entry.compress_type != zipfile.ZIP_STORED:
-            raise ValueError(f"its entry {name!r} is compressed in another way than deflate")
-        if len(content) != size or zlib.crc32(content) != entry.CRC:
-            raise ValueError(f"its entry {name!r} is damaged: its checksum does not hold")
+        content = bytearray(size)
+        self.read_into(name, content)
         return bytes(content)
 
-    def read_into(self, name: str, data: Tensor) -> None:
-        """Fill `data` (bytes,) with an entry of exactly that size."""
+    def read_into(self, name: str, buffer: Any) -> None:
+        """Fill `buffer` with an entry of exactly that size."""
         entry = self._entries.get(self._folder + name)
         if entry is None:
             raise ValueError(f"its entry {name!r} is missing")
-        if entry.compress_type != zipfile.ZIP_STORED or entry.compress_size != entry.file_size:
-            raise ValueError(
-                f"its entry {name!r} is compressed, which torch never does: unpack the archive, and zip its folder "
-                "again without compression (zip -0 -r)"
-            )
-        if entry.file_size != len(data):
-            raise ValueError(f"its entry {name!r} has {entry.file_size:,} bytes, its tensors state {len(data):,}")
-        if self._fill(entry, data.numpy()) != entry.CRC:
+        if entry.file_size != len(buffer):
+            raise ValueError(f"its entry {name!r} has {entry.file_size:,} bytes, its tensors state {len(buffer):,}")
+        self._go_to(entry)
+        if entry.compress_type == zipfile.ZIP_STORED:
+            checksum = self._copy(entry, memoryview(buffer))
+        elif entry.compress_type == zipfile.ZIP_DEFLATED:
+            checksum = self._inflate(entry, memoryview(buffer))
+        else:
+            raise ValueError(f"its entry {name!r} is compressed in another way than deflate")
+        if checksum != entry.CRC:
             raise ValueError(f"its entry {name!r} is damaged: its checksum does not hold")
 
-    def _fill(self, entry: zipfile.ZipInfo, buffer: Any) -> int:
-        """Read an entry as it is stored; returns the checksum of what was read."""
+    def _go_to(self, entry: zipfile.ZipInfo) -> None:
+        """Move the file's position to an entry's bytes."""
         self.file.seek(entry.header_offset)
         header = struct.unpack("<4s5H3L2H", self.file.read(30))
-        name = self.file.read(header[9])
-        start = entry.header_offset + 30 + header[9] + header[10]
-        if header[0] != _ZIP_START or name != entry.orig_filename.encode(
-            "utf-8" if entry.flag_bits & 0x800 else "cp437"
-        ):
+        name = entry.orig_filename.encode("utf-8" if entry.flag_bits & 0x800 else "cp437")
+        if header[0] != _ZIP_START or self.file.read(header[9]) != name:
             raise ValueError(f"its entry {entry.filename!r} does not begin where the archive's directory says")
         if entry.flag_bits & 1:
             raise ValueError(f"its entry {entry.filename!r} is encrypted")
+        start = entry.header_offset + 30 + header[9] + header[10]
         if start + entry.compress_size > self._ends[entry.filename]:
             raise ValueError(f"its entry {entry.filename!r} overlaps the next one, or is cut")
         self.file.seek(start)
+
+    def _copy(self, entry: zipfile.ZipInfo, view: memoryview) -> int:
+        """Fill `view` with a stored entry; returns the checksum."""
         checksum = 0
-        for part in _parts(buffer):
+        for start in range(0, len(view), CHUNK):
+            part = view[start : start + CHUNK]
             if self.file.readinto(part) != len(part):
                 raise ValueError(f"its entry {entry.filename!r} is cut")
             checksum = zlib.crc32(part, checksum)
         return checksum
 
-
-def _parts(buffer: Any) -> Iterator[memoryview]:
-    view = memoryview(buffer)
-    return (view[start : start + CHUNK] for start in range(0, len(view), CHUNK))
+    def _inflate(self, entry: zipfile.ZipInfo, view: memoryview) -> int:
+        """Fill `view` with a deflated entry; returns the checksum."""
+        unzip, checksum, position = zlib.decompressobj(-zlib.MAX_WBITS), 0, 0
+        for start in range(0, entry.compress_size, CHUNK):
+            packed = self.file.read(min(CHUNK, entry.compress_size - start))
+            try:
+                part = unzip.decompress(packed, len(view) - position + 1)
+            except zlib.error as error:
+                raise ValueError(f"its entry {entry.filename!r} is damaged ({error})") from error
+            if position + len(part) > len(view):
+                break
+            view[position : position + len(part)] = part
+            position, checksum = position + len(part), zlib.crc32(part, checksum)
+        if position != len(view) or not unzip.eof:
+            raise ValueError(f"its entry {entry.filename!r} does not have the size that the directory states")
+        return checksum
 
 
 def _read_archive(archive: _Archive) -> Any:
@@ -255,7 +265,7 @@ def _read_archive(archive: _Archive) -> Any:
             if found is not None and found != size:  # before memory is taken
                 raise ValueError(f"its entry 'data/{key}' has {found:,} bytes, its tensors state {size:,}")
             storages[key] = torch.from_numpy(np.empty(size if found is not None else 0, dtype=np.uint8))
-            archive.read_into(f"data/{key}", storages[key])
+            archive.read_into(f"data/{key}", storages[key].numpy())
             if order.decode() != sys.byteorder:
                 storages[key].untyped_storage().byteswap(dtype)
         elif len(storages[key]) != size:
@@ -310,9 +320,8 @@ def _read_legacy(file: Any, size: int) -> Any:
         count = file.read(8)
         if len(count) < 8 or struct.unpack("<q", count)[0] * dtype.itemsize != len(data):
             raise ValueError(f"the storage {key} does not have the size that its tensors state: the file was cut")
-        for part in _parts(data.numpy()):
-            if file.readinto(part) != len(part):
-                raise ValueError(f"the storage {key} is cut")
+        if file.readinto(data.numpy()) != len(data):
+            raise ValueError(f"the storage {key} is cut")
         if isinstance(about, dict) and about.get("little_endian", True) != (sys.byteorder == "little"):
             data.untyped_storage().byteswap(dtype)
     return content

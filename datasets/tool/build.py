@@ -6,14 +6,9 @@ from pathlib import Path
 
 from dassl.config import get_cfg_default
 from dassl.data.datasets import DATASET_REGISTRY, DatasetBase
-from dassl.utils.tools import closest_hint
+from dassl.utils.names import bare, closest_hint
 from datasets.base import ClipDataset
 from datasets.own_data import OwnData
-
-
-def bare(name: str) -> str:
-    """A name in lower case, without punctuation: "Caltech-101" → "caltech101"."""
-    return "".join(character for character in name.lower() if character.isalnum())
 
 
 def folder_names(dataset: type[ClipDataset]) -> tuple[str, ...]:

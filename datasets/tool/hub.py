@@ -5,7 +5,7 @@ from pathlib import Path
 
 from dassl.data.archives import SUFFIXES, is_archive
 from dassl.utils.download import DownloadError, fetch_from_hub, file_checksum, hub_files
-from datasets.tool.build import bare
+from dassl.utils.names import bare
 
 
 def archive_stem(name: str) -> str:
