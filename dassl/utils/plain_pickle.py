@@ -14,7 +14,7 @@ from typing import Any
 
 __all__ = ["MAX_DEPTH", "MAX_OPERATIONS", "Placeholder", "PlainUnpickler", "check_depth", "plain_key"]
 
-MAX_OPERATIONS = 3_000_000  # a checkpoint of 1,000 tensors takes 30,000
+MAX_OPERATIONS = 1_000_000  # a checkpoint of 1,000 tensors takes 30,000
 MAX_DEPTH = 100
 MAX_INT_BITS = 1024
 
