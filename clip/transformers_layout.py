@@ -55,7 +55,7 @@ def to_openai(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         elif stem in _OUTSIDE:
             found[f"{_OUTSIDE[stem]}.{last}"] = tensor
         elif name in _TRANSPOSED:
-            found[_TRANSPOSED[name]] = tensor.mT
+            found[_TRANSPOSED[name]] = tensor.mT.contiguous()
         elif block:
             tower, number, layer, last = block.groups()
             prefix = f"{_TOWERS[tower]}transformer.resblocks.{int(number)}"
