@@ -64,7 +64,8 @@ def load(
     if jit:
         raise ValueError("jit=True is not supported: load with jit=False, which gives a module with the same weights")
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    model = from_state_dict(load_state_dict(name, download_root), activation=activation or find_activation(name))
+    weights = load_state_dict(name, download_root)
+    model = from_state_dict(weights, activation=activation or find_activation(name), copy=False)
     resize_positions(model, resolution or model.visual.input_resolution)
     if device.type != "cpu":
         convert_weights(model)

@@ -8,10 +8,8 @@ Letters: B images, N texts, L text tokens, E joint width.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import accumulate
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -195,17 +193,8 @@ def _check_fit(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) ->
         raise ValueError("; ".join(f"{kind}: {first_few(names)}" for kind, names in kinds.items() if names))
 
 
-def _own_fp32(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Copies in fp32. Their memory is taken at once, as numpy's, which the system gives in large pages."""
-    floating = {name: tensor for name, tensor in weights.items() if tensor.is_floating_point()}
-    ends = list(accumulate(-(-tensor.numel() // 16) * 16 for tensor in floating.values()))  # at multiples of 64 bytes
-    memory = np.empty(ends[-1], dtype=np.float32)
-    copies = {name: tensor.clone() for name, tensor in weights.items() if name not in floating}
-    for (name, tensor), start in zip(floating.items(), [0, *ends[:-1]], strict=True):
-        copies[name] = (
-            torch.from_numpy(memory[start : start + tensor.numel()]).view(tensor.shape).copy_(tensor.detach())
-        )
-    return copies
+def _in_fp32(x: Tensor, copy: bool) -> Tensor:
+    return x.detach().to(torch.float32 if x.is_floating_point() else x.dtype, copy=copy)
 
 
 def build_model(
@@ -229,6 +218,7 @@ def from_state_dict(
     state_dict: Mapping[str, Tensor],
     design_details: Mapping[str, Any] | None = None,
     activation: str = "quick_gelu",
+    copy: bool = True,
 ) -> CLIP:
     """A CLIP on the CPU, in fp32 and eval mode. Its architecture is inferred from the shapes of the weights.
 
@@ -240,6 +230,7 @@ def from_state_dict(
             from a prompt learner. Other keys are ignored.
         activation: that of the blocks' MLPs, which no weights tell: "quick_gelu" for OpenAI's weights, "gelu" for
             most others, such as open_clip's that were trained on LAION.
+        copy: False shares the memory of weights that are fp32 already, for a state dict that is not used elsewhere.
 
     Raises:
         ValueError: the tensors are not those of a CLIP, or the activation is another one.
@@ -258,7 +249,7 @@ def from_state_dict(
             f"these {len(weights)} tensors are not a CLIP in OpenAI's layout ({reason}); expected entries like "
             "'visual.conv1.weight', 'transformer.resblocks.0.ln_1.weight' and 'text_projection'"
         ) from error
-    model.load_state_dict(_own_fp32(weights), assign=True)
+    model.load_state_dict({k: _in_fp32(v, copy) for k, v in weights.items()}, assign=True)
     if activation == "gelu":
         for block in (module for module in model.modules() if isinstance(module, ResidualAttentionBlock)):
             block.mlp.gelu = nn.GELU()

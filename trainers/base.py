@@ -39,7 +39,7 @@ def load_clip(cfg: CfgNode) -> CLIP:
     """
     name, size = cfg.MODEL.BACKBONE.NAME, tuple(cfg.INPUT.SIZE)
     activation = setting(cfg, "MODEL.BACKBONE.ACTIVATION") or find_activation(name)
-    model = from_state_dict(load_state_dict(name), activation=activation).requires_grad_(False)
+    model = from_state_dict(load_state_dict(name), activation=activation, copy=False).requires_grad_(False)
     side = model.visual.input_resolution
     if size != (side, side):
         if len(set(size)) != 1 or len(size) != 2:

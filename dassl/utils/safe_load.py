@@ -264,7 +264,7 @@ def _read_archive(archive: _Archive) -> Any:
             found = archive.size(f"data/{key}")
             if found is not None and found != size:  # before memory is taken
                 raise ValueError(f"its entry 'data/{key}' has {found:,} bytes, its tensors state {size:,}")
-            storages[key] = torch.from_numpy(np.empty(size if found is not None else 0, dtype=np.uint8))
+            storages[key] = torch.empty(size if found is not None else 0, dtype=torch.uint8)
             archive.read_into(f"data/{key}", storages[key].numpy())
             if order.decode() != sys.byteorder:
                 storages[key].untyped_storage().byteswap(dtype)
