@@ -6,11 +6,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .model import CLIP, build_model, convert_weights, from_state_dict
+from .model import CLIP, build_model, convert_weights, from_state_dict, resize_positions
 from .preprocess import Compose
 from .preprocess import preprocessing as _transform
 from .releases import MODELS as _MODELS
-from .search import find, load_state_dict
+from .search import find, find_activation, load_state_dict
 from .simple_tokenizer import END_OF_TEXT, START_OF_TEXT
 from .simple_tokenizer import SimpleTokenizer as _Tokenizer
 
@@ -38,6 +38,8 @@ def load(
     device: str | torch.device | None = None,
     jit: bool = False,
     download_root: str | None = None,
+    activation: str | None = None,
+    resolution: int | None = None,
 ) -> tuple[CLIP, Compose]:
     """A CLIP model and the preprocessing of its images.
 
@@ -46,6 +48,10 @@ def load(
         device: device of the model; by default the GPU if there is one.
         jit: must be False; OpenAI's package can return its TorchScript archive instead of a module.
         download_root: cache folder of the weights; `~/.cache/clip` by default.
+        activation: "quick_gelu", or "gelu" for weights that were trained with it, such as open_clip's of LAION. By
+            default what the configuration next to the file states, else "quick_gelu".
+        resolution: pixels of an image's side, where it is not the one that the weights were trained with; see
+            `clip.model.resize_positions`.
 
     Returns:
         The model in eval mode, in fp16 on a GPU (see `convert_weights`) and in fp32 on a CPU, and a callable
@@ -58,7 +64,9 @@ def load(
     if jit:
         raise ValueError("jit=True is not supported: load with jit=False, which gives a module with the same weights")
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    model = from_state_dict(load_state_dict(name, download_root))
+    weights = load_state_dict(name, download_root)
+    model = from_state_dict(weights, activation=activation or find_activation(name), copy=False)
+    resize_positions(model, resolution or model.visual.input_resolution)
     if device.type != "cpu":
         convert_weights(model)
     return model.to(device), _transform(model.visual.input_resolution)

@@ -14,10 +14,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dassl.utils.names import first_few
+
 from .packing import PackedPrompts, index_tokens
 from .resnet import ModifiedResNet
 from .text import TextEncoder
-from .transformer import LayerNorm, Transformer, VisionTransformer
+from .transformer import LayerNorm, ResidualAttentionBlock, Transformer, VisionTransformer
+
+ACTIVATIONS = ("quick_gelu", "gelu")
+HEADS_BY_WIDTH = {1280: 16, 1408: 16, 1664: 16}  # image towers of open_clip's ViT-H, g and bigG; all others: 64 a head
+RESNET_STRIDE = 32  # pixels per cell of a ResNet's last feature map
+MAX_BLOCKS = 200  # of a tower; the largest CLIP has 48
 
 
 class CLIP(nn.Module):
@@ -28,6 +35,7 @@ class CLIP(nn.Module):
         image_resolution: pixels of a square image's side.
         vision_layers: blocks of the ViT, or the four stages' blocks of a ResNet.
         vision_patch_size: pixels of a patch's side; None for a ResNet.
+        vision_heads: attention heads of the image tower, by default one for each 64 of its width.
     """
 
     def __init__(
@@ -42,6 +50,7 @@ class CLIP(nn.Module):
         transformer_width: int,
         transformer_heads: int,
         transformer_layers: int,
+        vision_heads: int | None = None,
     ):
         super().__init__()
         self.context_length, self.vocab_size = context_length, vocab_size
@@ -49,10 +58,15 @@ class CLIP(nn.Module):
         if isinstance(vision_layers, int):
             assert vision_patch_size is not None
             self.visual = VisionTransformer(
-                image_resolution, vision_patch_size, vision_width, vision_layers, vision_width // 64, embed_dim
+                image_resolution,
+                vision_patch_size,
+                vision_width,
+                vision_layers,
+                vision_heads or vision_width // 64,
+                embed_dim,
             )
         else:
-            heads = vision_width * 32 // 64
+            heads = vision_heads or vision_width * 32 // 64
             self.visual = ModifiedResNet(vision_layers, embed_dim, heads, image_resolution, vision_width)
         self.transformer = Transformer(transformer_width, transformer_layers, transformer_heads, causal=True)
         self.token_embedding = nn.Embedding(vocab_size, transformer_width)
@@ -110,47 +124,102 @@ def convert_weights(model: nn.Module, dtype: torch.dtype = torch.float16) -> Non
                 projection.data = projection.data.to(dtype)
 
 
-def _count_blocks(state_dict: Mapping[str, Tensor], prefix: str) -> int:
-    return len({key[len(prefix) :].split(".")[0] for key in state_dict if key.startswith(prefix)})
+def _shape(weights: Mapping[str, Tensor], name: str, dims: int) -> tuple[int, ...]:
+    shape = tuple(weights[name].shape)
+    if len(shape) != dims or 0 in shape:
+        raise ValueError(f"{name} has the shape {shape}, expected {dims} dimensions")
+    return shape
 
 
-def _vision_architecture(state_dict: Mapping[str, Tensor]) -> dict[str, Any]:
-    if "visual.proj" in state_dict:
-        width, _, patch_size, _ = state_dict["visual.conv1.weight"].shape
-        grid = round((state_dict["visual.positional_embedding"].shape[0] - 1) ** 0.5)
+def _count_blocks(weights: Mapping[str, Tensor], prefix: str) -> int:
+    count = len({key[len(prefix) :].split(".")[0] for key in weights if key.startswith(prefix)})
+    if not 0 < count <= MAX_BLOCKS:
+        raise ValueError(f"{count} blocks named {prefix}<number>, expected 1 to {MAX_BLOCKS}")
+    return count
+
+
+def _heads(width: int) -> int:
+    heads = width // 64
+    if heads == 0 or width % heads:
+        raise ValueError(f"a width of {width} cannot be divided among heads of 64")
+    return heads
+
+
+def _architecture(weights: Mapping[str, Tensor]) -> dict[str, Any]:
+    (width,) = _shape(weights, "ln_final.weight", 1)
+    return {
+        "embed_dim": _shape(weights, "text_projection", 2)[1],
+        "context_length": _shape(weights, "positional_embedding", 2)[0],
+        "vocab_size": _shape(weights, "token_embedding.weight", 2)[0],
+        "transformer_width": width,
+        "transformer_heads": _heads(width),
+        "transformer_layers": _count_blocks(weights, "transformer.resblocks."),
+        **_vision_architecture(weights),
+    }
+
+
+def _vision_architecture(weights: Mapping[str, Tensor]) -> dict[str, Any]:
+    if "visual.proj" in weights:
+        width, _, patch_size, _ = _shape(weights, "visual.conv1.weight", 4)
+        grid = round((_shape(weights, "visual.positional_embedding", 2)[0] - 1) ** 0.5)
         return {
             "image_resolution": patch_size * grid,
-            "vision_layers": _count_blocks(state_dict, "visual.transformer.resblocks."),
+            "vision_layers": _count_blocks(weights, "visual.transformer.resblocks."),
             "vision_width": width,
+            "vision_heads": HEADS_BY_WIDTH.get(width) or _heads(width),
             "vision_patch_size": patch_size,
         }
-    grid = round((state_dict["visual.attnpool.positional_embedding"].shape[0] - 1) ** 0.5)
+    grid = round((_shape(weights, "visual.attnpool.positional_embedding", 2)[0] - 1) ** 0.5)
+    width = _shape(weights, "visual.layer1.0.conv1.weight", 4)[0]
     return {
-        "image_resolution": grid * 32,
-        "vision_layers": tuple(_count_blocks(state_dict, f"visual.layer{stage}.") for stage in (1, 2, 3, 4)),
-        "vision_width": state_dict["visual.layer1.0.conv1.weight"].shape[0],
+        "image_resolution": grid * RESNET_STRIDE,
+        "vision_layers": tuple(_count_blocks(weights, f"visual.layer{stage}.") for stage in (1, 2, 3, 4)),
+        "vision_width": width,
+        "vision_heads": _heads(width * 32),
         "vision_patch_size": None,
     }
 
 
-def _own_fp32(x: Tensor) -> Tensor:
-    return x.to(torch.float32, copy=True) if x.is_floating_point() else x.clone()
+def _check_fit(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    missing = [name for name in expected if name not in weights]
+    unexpected = [name for name in weights if name not in expected]
+    shapes = [
+        f"{name} {tuple(weights[name].shape)}, expected {tuple(tensor.shape)}"
+        for name, tensor in expected.items()
+        if name in weights and weights[name].shape != tensor.shape
+    ]
+    kinds = {"missing": missing, "unknown": unexpected, "of another shape": shapes}
+    if any(kinds.values()):
+        raise ValueError("; ".join(f"{kind}: {first_few(names)}" for kind, names in kinds.items() if names))
 
 
-def build_model(state_dict: Mapping[str, Tensor], design_details: Mapping[str, Any] | None = None) -> CLIP:
+def _in_fp32(x: Tensor, copy: bool) -> Tensor:
+    return x.detach().to(torch.float32 if x.is_floating_point() else x.dtype, copy=copy)
+
+
+def build_model(
+    state_dict: Mapping[str, Tensor],
+    design_details: Mapping[str, Any] | None = None,
+    activation: str = "quick_gelu",
+) -> CLIP:
     """`from_state_dict`, in the precision that prompt-learning code expects on this machine.
 
     Where there is a GPU, the model has fp16 weights (`convert_weights`), as OpenAI's `build_model` always returns:
     callers create their own layers in `model.dtype` or with `.half()`, and call `model.float()` for fp32 and amp.
     Without a GPU it stays in fp32, as OpenAI's `load` returns on a CPU.
     """
-    model = from_state_dict(state_dict, design_details)
+    model = from_state_dict(state_dict, design_details, activation)
     if torch.cuda.is_available():
         convert_weights(model)
     return model
 
 
-def from_state_dict(state_dict: Mapping[str, Tensor], design_details: Mapping[str, Any] | None = None) -> CLIP:
+def from_state_dict(
+    state_dict: Mapping[str, Tensor],
+    design_details: Mapping[str, Any] | None = None,
+    activation: str = "quick_gelu",
+    copy: bool = True,
+) -> CLIP:
     """A CLIP on the CPU, in fp32 and eval mode. Its architecture is inferred from the shapes of the weights.
 
     Args:
@@ -159,35 +228,68 @@ def from_state_dict(state_dict: Mapping[str, Tensor], design_details: Mapping[st
             `vision_ctx` tokens for the first `vision_depth` layers of the image tower, and `language_ctx` tokens
             for the first `language_depth` layers of the text tower except its input, whose prompt tokens come
             from a prompt learner. Other keys are ignored.
+        activation: that of the blocks' MLPs, which no weights tell: "quick_gelu" for OpenAI's weights, "gelu" for
+            most others, such as open_clip's that were trained on LAION.
+        copy: False shares the memory of weights that are fp32 already, for a state dict that is not used elsewhere.
 
     Raises:
-        ValueError: the tensors are not those of a CLIP.
+        ValueError: the tensors are not those of a CLIP, or the activation is another one.
     """
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"the activation {activation!r} is none of {', '.join(ACTIVATIONS)}")
     weights = {k: v for k, v in state_dict.items() if k not in ("input_resolution", "context_length", "vocab_size")}
     try:
-        width = weights["ln_final.weight"].shape[0]
+        architecture = _architecture(weights)
         with torch.device("meta"):  # skips the random initialization, which is overwritten anyway
-            model = CLIP(
-                embed_dim=weights["text_projection"].shape[1],
-                context_length=weights["positional_embedding"].shape[0],
-                vocab_size=weights["token_embedding.weight"].shape[0],
-                transformer_width=width,
-                transformer_heads=width // 64,
-                transformer_layers=_count_blocks(weights, "transformer.resblocks."),
-                **_vision_architecture(weights),
-            )
-        model.load_state_dict({k: _own_fp32(v) for k, v in weights.items()}, assign=True)
-    except (KeyError, RuntimeError) as error:
+            model = CLIP(**architecture)
+        _check_fit(weights, model.state_dict())
+    except (KeyError, ValueError) as error:
+        reason = f"missing: {error.args[0]}" if isinstance(error, KeyError) else error
         raise ValueError(
-            f"these {len(weights)} tensors are not a CLIP in OpenAI's layout ({error}); expected entries like "
+            f"these {len(weights)} tensors are not a CLIP in OpenAI's layout ({reason}); expected entries like "
             "'visual.conv1.weight', 'transformer.resblocks.0.ln_1.weight' and 'text_projection'"
         ) from error
+    model.load_state_dict({k: _in_fp32(v, copy) for k, v in weights.items()}, assign=True)
+    if activation == "gelu":
+        for block in (module for module in model.modules() if isinstance(module, ResidualAttentionBlock)):
+            block.mlp.gelu = nn.GELU()
     details = design_details or {}
     if details.get("vision_depth", 0) > 0 and details.get("vision_ctx", 0) > 0:
         add_vision_prompts(model, details["vision_ctx"], details["vision_depth"])
     if details.get("language_depth", 0) > 0 and details.get("language_ctx", 0) > 0:
         model.transformer.add_prompts(details["language_ctx"], details["language_depth"])
     return model.eval()
+
+
+def resize_positions(model: CLIP, resolution: int) -> None:
+    """Make the image tower take images of another resolution: interpolate its position embeddings, in place.
+
+    The embeddings (1 + P, D) of a grid of patches (or of a ResNet's last cells) are interpolated bicubically with
+    antialiasing, as in open_clip; the first, of the class token, stays.
+
+    Args:
+        resolution: pixels of a square image's side, a multiple of the patch size (ViT) or of 32 (ResNet).
+
+    Raises:
+        ValueError: it is no such multiple.
+    """
+    tower = model.visual
+    if tower.input_resolution == resolution:
+        return
+    cell = tower.conv1.kernel_size[0] if isinstance(tower, VisionTransformer) else RESNET_STRIDE
+    if resolution < cell or resolution % cell:
+        raise ValueError(
+            f"images of {resolution} x {resolution} pixels do not suit this backbone, trained with "
+            f"{tower.input_resolution}: choose a multiple of {cell}, such as {max(resolution // cell, 1) * cell}"
+        )
+    holder = tower if isinstance(tower, VisionTransformer) else tower.attnpool
+    old = holder.positional_embedding
+    sides = tower.input_resolution // cell, resolution // cell
+    grid = old.data[1:].float().T.unflatten(-1, (sides[0], sides[0]))[None]  # (1, D, side, side)
+    grid = F.interpolate(grid, size=(sides[1], sides[1]), mode="bicubic", antialias=True, align_corners=False)
+    new = torch.cat([old.data[:1], grid[0].flatten(1).T.to(old.dtype)])
+    holder.positional_embedding = nn.Parameter(new, requires_grad=old.requires_grad)
+    tower.input_resolution = resolution
 
 
 def add_vision_prompts(model: CLIP, n_ctx: int, depth: int) -> None:

@@ -5,6 +5,7 @@ import difflib
 import os
 import urllib.parse
 import urllib.request
+import warnings
 from pathlib import Path
 
 import torch
@@ -13,9 +14,10 @@ from torch import Tensor
 
 from dassl.utils.download import DownloadError, download_url, fetch_from_hub, file_checksum, hub_address
 from dassl.utils.files import atomic_write
+from dassl.utils.names import bare
 
 from .releases import HUB_FILE, MODELS, RELEASES, Release
-from .weights import read
+from .weights import read, stated_activation
 
 DEFAULT_CACHE = "~/.cache/clip"
 WEIGHT_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".tar", ".safetensors")
@@ -39,24 +41,35 @@ def load_state_dict(name_or_path: str | os.PathLike[str], download_root: str | N
         return read(Path(name))
     if name.lower().endswith(WEIGHT_SUFFIXES):
         raise FileNotFoundError(f"no weights file at {os.path.abspath(name)!r}; check the path")
-    spelled = {_bare(model): model for model in MODELS}
-    closest = [spelled[bare] for bare in difflib.get_close_matches(_bare(name), spelled, 3, 0.5)]
+    spelled = {bare(model): model for model in MODELS}
+    closest = [spelled[key] for key in difflib.get_close_matches(bare(name), spelled, 3, 0.5)]
     raise ValueError(
         f"unknown CLIP model {name!r}: neither a name nor a file. "
         f"Closest names: {', '.join(closest) or 'none'}. All: {', '.join(MODELS)}"
     )
 
 
-def _bare(name: str) -> str:
-    """A model's name without punctuation, which users often write differently."""
-    return "".join(character for character in name.lower() if character.isalnum())
+def find_activation(name_or_path: str | os.PathLike[str]) -> str:
+    """The activation of a model's MLPs, "quick_gelu" or "gelu": OpenAI's, or what is stated next to a file.
+
+    Warns where nothing is stated, but the path names LAION, whose weights are mostly trained with "gelu".
+    """
+    name = os.fspath(name_or_path)
+    stated = None if name in MODELS else stated_activation(Path(name))
+    if stated is None and name not in MODELS and "laion" in name.lower():
+        warnings.warn(
+            f"{name} is read as weights with QuickGELU, OpenAI's activation; those that open_clip trained on LAION "
+            "have plain GELU unless their name says quickgelu. Set MODEL.BACKBONE.ACTIVATION (or clip.load's "
+            "activation) to gelu or quick_gelu",
+            stacklevel=3,
+        )
+    return stated or "quick_gelu"
 
 
 def find(url: str, download_root: str | None = None) -> Path:
     """Return the path of a model's weights, downloaded if there is no valid copy in the cache folder.
 
-    The file can be read by `torch.jit.load` or `torch.load`: OpenAI's archive, or `<stem>.hub.pt`, the hub's copy as
-    a plain state dict.
+    The file is OpenAI's TorchScript archive, or `<stem>.hub.pt`, the hub's copy as a plain state dict.
 
     Args:
         url: an address of `MODELS`, a `file:` address, or any other address of weights.
@@ -64,6 +77,7 @@ def find(url: str, download_root: str | None = None) -> Path:
 
     Raises:
         FileNotFoundError: lists every place tried, why it failed, and what to do.
+        ValueError: the cache folder has other weights under OpenAI's file name.
         OSError: the cache folder cannot be written.
     """
     parts = urllib.parse.urlsplit(url)
@@ -101,6 +115,7 @@ def _cached(root: Path, file: str, release: Release | None, tried: list[str]) ->
     if path.is_file():
         if release is None or _checksum_holds(path, release.sha256):
             return path
+        _refuse_other_weights(path, release)
         tried.append(f"{path}: not OpenAI's file (its SHA-256 is not {release.sha256}), perhaps truncated")
     else:
         tried.append(f"{path}: no such file")
@@ -110,6 +125,19 @@ def _cached(root: Path, file: str, release: Release | None, tried: list[str]) ->
     if manual.is_file():
         return _store_hub_copy(manual, hub_copy)
     return None
+
+
+def _refuse_other_weights(path: Path, release: Release) -> None:
+    """Raise a ValueError if a file under OpenAI's name is whole: weights of one's own, which must not be replaced."""
+    try:
+        read(path)
+    except ValueError:
+        return  # truncated or damaged: to be downloaded again
+    raise ValueError(
+        f"{path} holds weights, but not OpenAI's (its SHA-256 is not {release.sha256}). To use them, move the file out "
+        "of the cache folder and pass its path as --backbone (MODEL.BACKBONE.NAME, or clip.load's name); to use "
+        "OpenAI's, move or delete it"
+    )
 
 
 def _checksum_holds(path: Path, sha256: str) -> bool:

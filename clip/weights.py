@@ -1,68 +1,175 @@
 """Reading weights: every common file format becomes plain CPU tensors, and no code in the file is executed."""
 
-import warnings
-import zipfile
-from collections.abc import Mapping
+import json
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from dassl.utils.safe_load import is_torchscript
+from dassl.utils.names import first_few
+from dassl.utils.safe_load import Placeholder, read_plain
 
-# OpenAI's archives hold these three numbers as tensors; `attn_mask` is a constant that some exports keep
-NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size", "attn_mask")
+from .transformers_layout import is_transformers_layout, to_openai
+
+# OpenAI's archives hold the first three numbers as tensors; some exports keep constants
+NOT_WEIGHTS = re.compile(r"input_resolution|context_length|vocab_size|(.+\.)?(attn_mask|position_ids)")
+WRAPPERS = ("state_dict", "model_state_dict", "model")  # keys that training scripts save weights under
+PREFIXES = re.compile(r"(?:(?:module|model|clip_model|clip|_orig_mod)\.)+")  # of modules around the model
+WEIGHT_TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+MAX_HEADER = 100_000_000  # bytes, as in safetensors
+SHARING = 4  # times the file's size that its tensors may have together, where they share bytes
 
 
 def read(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a TorchScript archive, a saved state dict (or {"state_dict": …}) or safetensors.
+    """Return the weights of a TorchScript archive, a state dict saved by `torch.save`, or safetensors.
 
-    They are on the CPU, in the precision they are stored in.
+    The state dict may be inside `WRAPPERS`, and its names may have `PREFIXES`. Names of Hugging Face transformers
+    become OpenAI's. The tensors are on the CPU, in the precision they are stored in.
 
     Raises:
-        ValueError: the file is truncated or has another format.
+        ValueError: the file is truncated, damaged, or has another format or content, or a tensor is no weights: sparse,
+            complex, of whole numbers, infinite or not a number.
     """
+    size = path.stat().st_size
     try:
-        tensors = _read_any(path)
-    except Exception as error:  # a broken file can make the readers raise nearly any error
-        reason = " ".join(str(error).split())[:200]
+        tensors = _unwrap(_read_any(path, size))
+    except ValueError as error:
         raise ValueError(
-            f"cannot read weights from {path} ({path.stat().st_size:,} bytes): {reason}. Expected a TorchScript "
-            "archive, a state dict saved by torch.save, or safetensors. If it is truncated, delete it and download "
-            "it again"
+            f"cannot read weights from {path} ({size:,} bytes): {error}. Expected a TorchScript archive, a state dict "
+            "saved by torch.save, or safetensors. If it is truncated, delete it and download it again"
         ) from error
-    others = [str(key) for key, value in tensors.items() if not isinstance(value, Tensor)]
+    others = [str(key)[:100] for key, value in tensors.items() if not isinstance(value, Tensor) and not _sparse(value)]
     if others or not tensors:
         raise ValueError(
             f"{path} holds no state dict: expected named tensors, found "
             + (f"other values at {', '.join(others[:5])}" if others else "nothing")
         )
-    tensors = {key.removeprefix("module."): value.detach() for key, value in tensors.items()}
-    return {key: value for key, value in tensors.items() if key not in NOT_WEIGHTS}
+    named: dict[str, Any] = {}
+    for key, value in tensors.items():
+        name = PREFIXES.sub("", str(key), count=1) if PREFIXES.match(str(key)) else str(key)
+        if name in named:
+            raise ValueError(f"{path} holds {name!r} more than once, as {key!r} and without or with another prefix")
+        if not NOT_WEIGHTS.fullmatch(name):
+            named[name] = value
+    if "text_projection" not in named and any("prompt_learner." in name or name == "ctx" for name in named):
+        raise ValueError(
+            f"{path} is the checkpoint of a trainer, with what it learned: {first_few(named)}. Pass its run folder as "
+            "--model-dir, and the CLIP that it was trained on as --backbone"
+        )
+    _check_weights(path, named, size)
+    weights = {name: tensor.detach() for name, tensor in named.items()}
+    if not is_transformers_layout(weights):
+        return weights
+    try:
+        return to_openai(weights)
+    except ValueError as error:
+        raise ValueError(f"cannot read weights from {path} ({size:,} bytes): {error}") from error
 
 
-def _read_any(path: Path) -> Mapping[str, Tensor]:
+def _read_any(path: Path, size: int) -> Any:
     with open(path, "rb") as file:
         start = file.read(9)
-    if start[8:] == b"{":  # safetensors: eight bytes of header length, then JSON
-        from safetensors.torch import load_file
+    header = int.from_bytes(start[:8], "little")
+    if start[8:] == b"{" and header <= MAX_HEADER:  # safetensors: eight bytes of header length, then JSON
+        return _read_safetensors(path, header, size)
+    return read_plain(path)
 
+
+def _read_safetensors(path: Path, header: int, size: int) -> dict[str, Tensor]:
+    from safetensors.torch import load_file
+
+    try:
         return load_file(path)
-    if is_torchscript(path):
-        _refuse_code_at_load(path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)
-            return torch.jit.load(str(path), map_location="cpu").state_dict()
-    content = torch.load(path, map_location="cpu", weights_only=True)
-    content = content.get("state_dict", content) if isinstance(content, Mapping) else content
-    if not isinstance(content, Mapping):
-        raise TypeError(f"it holds a {type(content).__name__}")
-    return content
+    except Exception as error:
+        if 8 + header > size:
+            raise ValueError(f"it is safetensors that were cut: its header alone has {header:,} bytes") from error
+        raise ValueError(
+            f"it is safetensors that were cut or damaged ({' '.join(str(error).split())[:200]})"
+        ) from error
 
 
-def _refuse_code_at_load(path: Path) -> None:
-    """Raise a ValueError if a TorchScript archive runs code while it is loaded."""
-    with zipfile.ZipFile(path) as archive:
-        code = [name for name in archive.namelist() if "/code/" in name and name.endswith(".py")]
-        if any(b"def __setstate__" in archive.read(name) for name in code):
-            raise ValueError("a TorchScript archive that runs code while loading, which CLIP's do not")
+def _unwrap(content: Any) -> Mapping[Any, Any]:
+    """The state dict inside `WRAPPERS`, which may be inside each other."""
+    where = "it"
+    while True:
+        if isinstance(content, Placeholder):
+            raise ValueError(
+                f"{where} holds an object of the class {content.origin}, which is not read: save the weights alone, "
+                "with torch.save(model.state_dict(), path)"
+            )
+        if not isinstance(content, Mapping):
+            raise ValueError(f"{where} holds a {type(content).__name__}")
+        inside = [key for key in WRAPPERS if isinstance(content.get(key), Mapping)]
+        inside = inside or [key for key in WRAPPERS if isinstance(content.get(key), Placeholder)]
+        if not inside or any(isinstance(value, Tensor) for value in content.values()):
+            return content
+        if len(inside) > 1:
+            raise ValueError(
+                f"{where} holds weights at {' and at '.join(map(repr, inside))}: save the right ones alone"
+            )
+        where, content = f"its entry {inside[0]!r}", content[inside[0]]
+
+
+def _sparse(value: Any) -> bool:
+    return isinstance(value, Placeholder) and "sparse" in value.origin
+
+
+def _kind(name: str, value: Any) -> str | None:
+    """What kind of tensor it is, if no weights can be of this kind."""
+    if not isinstance(value, Tensor) or value.layout != torch.strided:
+        return "sparse"
+    if value.dtype in WEIGHT_TYPES or (name.endswith(".num_batches_tracked") and value.dtype == torch.int64):
+        return None
+    return str(value.dtype).removeprefix("torch.")
+
+
+def _check_weights(path: Path, named: Mapping[str, Any], size: int) -> None:
+    kinds = {name: kind for name, value in named.items() if (kind := _kind(name, value))}
+    if kinds:
+        raise ValueError(
+            f"{path} holds tensors that are no weights, which have the type float16, bfloat16, float32 or float64: "
+            + first_few(f"{name} ({kind})" for name, kind in kinds.items())
+        )
+    taken = sum(value.numel() * value.itemsize for value in named.values())
+    if taken > SHARING * size + (1 << 26):
+        raise ValueError(
+            f"{path} has {size:,} bytes, but its tensors state {taken:,}, far more than weights that are tied"
+        )
+    if broken := list(_not_finite(named)):
+        raise ValueError(
+            f"{path} holds weights that are infinite or not a number (NaN): {first_few(broken)}. A training that "
+            "diverged saves such weights: take an earlier checkpoint of it"
+        )
+
+
+def _not_finite(named: Mapping[str, Tensor]) -> Iterator[str]:
+    for name, tensor in named.items():
+        if tensor.numel() and tensor.is_floating_point():
+            low, high = tensor.detach().aminmax()  # NaN if there is one; faster than isfinite, which writes a mask
+            limit = torch.finfo(torch.float32).max  # the precision that weights are read into
+            if not -limit <= low.item() <= high.item() <= limit:
+                yield name
+
+
+def stated_activation(path: Path) -> str | None:
+    """The activation that the configuration next to a weights file states: "quick_gelu" or "gelu", None without one.
+
+    `open_clip_config.json` and `config.json` are the names that the Hugging Face Hub has for it.
+    """
+    for file in ("open_clip_config.json", "config.json"):
+        try:
+            content = json.loads((path.parent / file).read_bytes()[:MAX_HEADER])
+        except (OSError, ValueError, RecursionError):
+            continue
+        if not isinstance(content, dict):
+            continue
+        if isinstance(model := content.get("model_cfg"), dict):  # open_clip; plain GELU is its default
+            return "quick_gelu" if model.get("quick_gelu") is True else "gelu"
+        nodes = [content.get("vision_config"), content.get("text_config"), content]
+        stated = [node["hidden_act"] for node in nodes if isinstance(node, dict) and "hidden_act" in node]
+        if stated and stated[0] in ("quick_gelu", "gelu"):
+            return stated[0]
+    return None

@@ -8,13 +8,12 @@ from yacs.config import CfgNode
 from dassl.config import setting
 from dassl.data.datasets import DatasetBase
 from dassl.utils import first_few
-from dassl.utils.names import DEFAULT_TEMPLATE
+from dassl.utils.names import DEFAULT_TEMPLATE, bare
 from datasets.fewshot import few_shot, subsample_classes, with_fewer_images
 from datasets.listing import check_encoding, list_folders
 from datasets.mirrors import (
     PART_OF,
     SortedCopyError,
-    bare,
     contains_images,
     find_class_folders,
     folder_names,

@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
+from dassl.utils.names import bare
 from datasets.listing import is_image, is_left_behind, list_folders
 
 DEEPEST = 4  # levels that are searched
@@ -18,11 +19,6 @@ PART_OF = {name: part for part, names in PART_NAMES.items() for name in names}
 
 class SortedCopyError(ValueError):
     """A copy with class folders in train/ and test/ and without the published split."""
-
-
-def bare(name: str) -> str:
-    """A name in lower case, without punctuation: "Caltech-101" → "caltech101"."""
-    return "".join(character for character in name.lower() if character.isalnum())
 
 
 def folder_names(dataset: Any) -> tuple[str, ...]:

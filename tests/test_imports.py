@@ -20,8 +20,8 @@ ALLOWED = {
     "experiments": {"dassl"},
     "scripts": {"experiments"},
 }
-# The one exception: clip/ shares dassl's helpers for downloads, files and images instead of duplicating them.
-CLIP_MAY_ALSO = {"dassl.utils.download", "dassl.utils.files", "dassl.utils.images", "dassl.utils.safe_load"}
+# The one exception: clip/ shares dassl's helpers for downloads, files, images and names instead of duplicating them.
+CLIP_MAY_ALSO = {f"dassl.utils.{name}" for name in ("download", "files", "images", "names", "safe_load")}
 # Modules of trainers/ may import shared modules of trainers/, but no methods (the files that register a trainer).
 METHODS = {
     path.stem for path in (ROOT / "trainers").glob("*.py") if "@TRAINER_REGISTRY.register" in path.read_text("utf-8")

@@ -15,8 +15,8 @@ from yacs.config import CfgNode
 
 import clip
 from clip.draws import draw_as_built
-from clip.model import CLIP, from_state_dict
-from clip.search import load_state_dict
+from clip.model import CLIP, from_state_dict, resize_positions
+from clip.search import find_activation, load_state_dict
 from dassl.config import setting
 from dassl.data.data_manager import build_data_loader
 from dassl.data.transforms import build_transform
@@ -31,27 +31,40 @@ from .precision import Precision
 from .prompted_clip import FrozenTowersCLIP
 
 
-def load_backbone(name: str) -> CLIP:
+def load_backbone(name: str, activation: str = "quick_gelu") -> CLIP:
     """The backbone of that name or file, in fp32 on the CPU; errors name the option that it comes from."""
     if not name:
         raise ValueError("no MODEL.BACKBONE.NAME is set: give --config-file, or --backbone such as ViT-B/16")
     try:
-        return from_state_dict(load_state_dict(name))
+        return from_state_dict(load_state_dict(name), activation=activation, copy=False)
     except (ValueError, FileNotFoundError) as error:
         kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
         raise kind(f"MODEL.BACKBONE.NAME (--backbone) is {name!r}: {error}") from error
 
 
 def load_clip(cfg: CfgNode) -> CLIP:
-    """The backbone of `cfg`, frozen, in fp32 on the CPU; a ValueError where `INPUT.SIZE` does not suit it."""
-    name = cfg.MODEL.BACKBONE.NAME
-    model = load_backbone(name).requires_grad_(False)
+    """The backbone of `cfg`, frozen, in fp32 on the CPU, for images of `INPUT.SIZE`.
+
+    Raises:
+        ValueError: there is no such backbone, or it cannot take images of that size.
+    """
+    name, size = cfg.MODEL.BACKBONE.NAME, tuple(cfg.INPUT.SIZE)
+    activation = setting(cfg, "MODEL.BACKBONE.ACTIVATION") or find_activation(name)
+    model = load_backbone(name, activation).requires_grad_(False)
     side = model.visual.input_resolution
-    if tuple(cfg.INPUT.SIZE) != (side, side):
-        raise ValueError(
-            f"INPUT.SIZE is {tuple(cfg.INPUT.SIZE)}, but the backbone {name} takes images of {side} x {side} pixels: "
-            f'pass INPUT.SIZE "({side}, {side})"'
+    if size != (side, side):
+        if len(set(size)) != 1 or len(size) != 2:
+            raise ValueError(
+                f"INPUT.SIZE is {size}, but the backbone {name} takes square images, of {side} x {side} pixels unless "
+                f'told otherwise: pass INPUT.SIZE "({side}, {side})"'
+            )
+        resize_positions(model, size[0])
+        print(
+            f"INPUT.SIZE is {size}, but {name} was trained on images of {side} x {side} pixels: its position "
+            "embeddings are interpolated, and accuracies are not those published"
         )
+    if activation != "quick_gelu":
+        print(f"The activation of {name} is {activation}")
     return model
 
 

@@ -168,6 +168,9 @@ def _model() -> CN:
     node.INIT_WEIGHTS = ""
     node.BACKBONE = CN()
     node.BACKBONE.NAME = ""
+    # Activation of CLIP's MLPs: quick_gelu (OpenAI's weights) or gelu (open_clip's of LAION); "": what the
+    # configuration next to the weights file states, else quick_gelu
+    node.BACKBONE.ACTIVATION = ""
     node.BACKBONE.PRETRAINED = True
     node.HEAD = CN()
     # "": no head

@@ -99,6 +99,7 @@ RANGES: dict[str, Check] = {
     "MODEL.INIT_WEIGHTS": text(),
     "MODEL.BACKBONE.NAME": text(),
     "MODEL.BACKBONE.PRETRAINED": flag(),
+    "MODEL.BACKBONE.ACTIVATION": one_of("", "quick_gelu", "gelu"),
     "MODEL.HEAD.NAME": text(),
     "MODEL.HEAD.HIDDEN_LAYERS": list_of(whole(1, MANY)),
     "MODEL.HEAD.ACTIVATION": one_of("relu", "leaky_relu", "gelu", "tanh"),

@@ -14,7 +14,7 @@ from dassl.utils.names import first_few
 from dassl.utils.object_state import load_object_state
 from dassl.utils.safe_load import Placeholder, load_plain
 from dassl.utils.schema import check, describe, whole
-from dassl.utils.tensors import CHECKSUMS, check_checksums, check_index, misfit, tensor_checksums
+from dassl.utils.tensors import CHECKSUMS, check_checksums, misfit, tensor_checksums
 
 __all__ = [
     "check_matching",
@@ -134,7 +134,6 @@ def load_checkpoint(fpath: str | Path, need: Iterable[str] = ()) -> dict[str, An
     path = Path(fpath)
     if not path.is_file():
         raise FileNotFoundError(f"No checkpoint at {path}. {_list_folder(path.parent)}")
-    check_index(path)
     loaded = load_plain(path)
     if not isinstance(loaded, Mapping):
         raise ValueError(

@@ -6,6 +6,7 @@ from typing import Any
 
 __all__ = [
     "DEFAULT_TEMPLATE",
+    "bare",
     "check_availability",
     "closest_hint",
     "fill",
@@ -38,6 +39,11 @@ def fill(template: str, classnames: Sequence[str]) -> list[str]:
 def get_most_similar_str_to_a_from_b(a: str, b: Iterable[str]) -> str | None:
     """Return the string of ``b`` that is most similar to ``a``, None if ``b`` is empty."""
     return max(b, key=lambda text: difflib.SequenceMatcher(None, a, text).ratio(), default=None)
+
+
+def bare(name: str) -> str:
+    """A name in lower case, without punctuation: "Caltech-101" → "caltech101"."""
+    return "".join(character for character in name.lower() if character.isalnum())
 
 
 def closest_hint(name: str, available: Iterable[str]) -> str:

@@ -1,17 +1,16 @@
 """Tensors in files: their checksums, and whether a tensor from a file can take the place of a model's."""
 
-import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 
 from dassl.utils.names import first_few
 from dassl.utils.schema import describe
 
-__all__ = ["CHECKSUMS", "check_checksums", "check_index", "is_finite", "misfit", "tensor_checksums"]
+__all__ = ["CHECKSUMS", "check_checksums", "is_finite", "misfit", "tensor_checksums"]
 
 
 def misfit(value: Any, own: torch.Tensor) -> str:
@@ -94,33 +93,6 @@ def check_checksums(content: Any, expected: Any, path: Path) -> None:
 CHECKSUMS = "tensor_crc32"  # the entry of a file with the checksums of its tensors
 _ADVICE = "Copy or make it again"
 _EDITED = f"{_ADVICE}; if it was changed on purpose, remove its entry '{CHECKSUMS}'"
-
-
-def check_index(path: Path) -> None:
-    """Check the part of a file of ``torch.save`` that names its tensors against the CRC-32 that PyTorch wrote with it.
-
-    ``torch.load`` does not. The tensors themselves have :func:`tensor_checksums`, where this project wrote the file.
-
-    Raises:
-        ValueError: it has changed.
-    """
-    with open(path, "rb") as file:
-        try:
-            if zipfile.is_zipfile(file):
-                _read_index(file)
-        except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
-            raise ValueError(f"{path} is damaged: {error}. {_ADVICE}") from error
-
-
-def _read_index(file: IO[bytes]) -> None:
-    """Read the entry ``data.pkl`` to its end, where zipfile compares its CRC-32."""
-    with zipfile.ZipFile(file) as archive:
-        for entry in archive.infolist():
-            written = entry.CRC != 0  # PyTorch writes 0 if it is told to compute none
-            if entry.filename.endswith("/data.pkl") and entry.compress_type == zipfile.ZIP_STORED and written:
-                with archive.open(entry) as index:
-                    while index.read(2**20):
-                        pass
 
 
 def _entries(value: Any, name: str, seen: set[int]) -> Iterator[tuple[str, Any]]:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from dassl.config import get_cfg_default
 from dassl.data.datasets import DATASET_REGISTRY, DatasetBase
-from dassl.utils.tools import closest_hint
+from dassl.utils.names import bare, closest_hint
 from datasets.base import ClipDataset
-from datasets.mirrors import bare, folder_names
+from datasets.mirrors import folder_names
 from datasets.own_data import OwnData
 
 

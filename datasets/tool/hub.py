@@ -6,7 +6,7 @@ from pathlib import Path
 from dassl.data.archives import SUFFIXES, is_archive
 from dassl.utils.disk import check_space
 from dassl.utils.download import DownloadError, fetch_from_hub, file_checksum, hub_files
-from datasets.mirrors import bare
+from dassl.utils.names import bare
 
 
 def archive_stem(name: str) -> str:

@@ -12,12 +12,13 @@ from dassl.data.archives import ArchiveError, Limits, is_archive, unpack
 from dassl.utils import read_json
 from dassl.utils.disk import DISK_FULL, readable_size
 from dassl.utils.download import MAX_SIZE, DownloadError, download_url, file_checksum, through_mirror
+from dassl.utils.names import bare
 from datasets.base import ClipDataset
 from datasets.listing import read_classnames
 from datasets.matlab import read_variables
 from datasets.sources import Source, allowance
 from datasets.splits import read_split
-from datasets.tool.build import bare, folder_names, registered
+from datasets.tool.build import folder_names, registered
 from datasets.tool.check import Report, check, dataset_folder
 from datasets.tool.hub import archive_stem, fetch_copy
 

@@ -35,6 +35,7 @@ def test_defaults_are_the_published_ones(cfg) -> None:
         "DATASET.TEMPLATE",
         "DATALOADER.CACHE_MB",
         "INPUT.EXIF_ORIENTATION",
+        "MODEL.BACKBONE.ACTIVATION",
         "PROTOCOL",
         "TEST.PREDICTIONS",
         "TRAIN.LABEL_SMOOTHING",
