@@ -2,6 +2,12 @@
 
 import importlib
 import pkgutil
+import sys
+
+from dassl.utils import command
+
+if sys.argv[:1] == ["-m"]:  # this is `python -m datasets` before its __main__: the imports below take seconds
+    command.watch_signals()
 
 
 def _import_modules() -> None:
