@@ -3,14 +3,18 @@
 from __future__ import annotations  # a Python that is too old gets as far as the message that says so
 
 import argparse
-import os
 import re
 import shlex
 import sys
 from difflib import get_close_matches
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dassl.interpreter import missing_package, require_python
+from dassl.interpreter import require_python
+
+with require_python():
+    from dassl.utils import command
+    from dassl.utils.console import prepare_console
 
 if TYPE_CHECKING:
     from yacs.config import CfgNode
@@ -199,6 +203,7 @@ def run(args: argparse.Namespace) -> None:
     cfg = default_cfg()
     defaults = dict(flatten(cfg))
     setup_cfg(args, cfg)
+    args.output_dir = cfg.OUTPUT_DIR  # which a pair can set, too
     if args.model_dir:
         existing(args.model_dir)  # before data and weights are loaded
     if cfg.SEED >= 0:
@@ -217,23 +222,28 @@ def run(args: argparse.Namespace) -> None:
         trainer.train()
 
 
+def what_is_saved(args: argparse.Namespace) -> str:
+    """How to go on after a run that was ended from outside."""
+    if args.eval_only or args.no_train:
+        return "the same command starts again"
+    if args.output_dir and (Path(args.output_dir) / "resume.pth.tar").is_file():
+        return f"the last finished epoch is saved in {args.output_dir}, the same command resumes from it"
+    return "no epoch is saved, the same command starts again"
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run; returns 2, with one message, for errors the user can fix."""
-    with require_python():
-        from dassl.utils.console import prepare_console, printable
-
-        prepare_console()
-        args = parse_args(argv)
+    prepare_console()
+    args = parse_args(argv)
     try:
         run(args)
-    except (ValueError, OSError, ImportError, FloatingPointError) as error:
-        if os.environ.get("DASSL_TRACEBACK") == "1":
-            raise
-        for stream in filter(None, (sys.stderr, getattr(sys.stdout, "file", None))):  # stdout is copied to log.txt
-            print(printable(f"error: {missing_package(error) or error}", keep="\n"), file=stream, flush=True)
-        return 2
+    except KeyboardInterrupt as stop:
+        stop.args = (what_is_saved(args),)
+        raise
+    except Exception as error:
+        return command.fail(error, what_is_saved(args))
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command.run(main)

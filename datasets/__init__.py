@@ -20,6 +20,9 @@ def _import_modules() -> None:
 
 if sys.argv[:1] == ["-m"]:  # `python -m datasets` imports this module before __main__
     with require_python():
+        from dassl.utils import command
+
+        command.watch_signals()  # now: the imports below take seconds
         _import_modules()
 else:
     _import_modules()

@@ -9,7 +9,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from dassl.utils import write_json
+from dassl.utils import command, write_json
 from dassl.utils.console import prepare_console, printable
 from datasets.base import DEFAULT_ROOT
 from datasets.fewshot import SUBSAMPLES
@@ -198,10 +198,9 @@ def main(argv: list[str] | None = None) -> int:
     args.root = args.root.expanduser().absolute()
     try:
         return run(args)
-    except (ValueError, OSError, ImportError) as error:
-        print(printable(f"error: {error}", keep="\n"), file=sys.stderr)
-        return 2
+    except Exception as error:
+        return command.fail(error)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command.run(main)

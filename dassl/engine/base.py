@@ -2,19 +2,23 @@
 
 import math
 import reprlib
+import threading
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import nn
-from torch.utils.tensorboard import SummaryWriter
 
 from dassl.engine.state import Fingerprint, changed_tensors, frozen_fingerprints, load_tensors
 from dassl.engine.weights import find_weights, weights_below
 from dassl.utils.checkpoints import load_checkpoint, save_checkpoint, without_module_prefix
+from dassl.utils.files import write_error
 from dassl.utils.tools import check_availability, tolist_if_not
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 __all__ = ["RegisteredModel", "TrainerBase"]
 
@@ -212,20 +216,44 @@ class TrainerBase:
         )
 
     def init_writer(self, log_dir: str | Path, purge_step: int | None = None) -> None:
-        """Write scalars to TensorBoard files in ``log_dir``; earlier points from ``purge_step`` on are discarded."""
-        if self._writer is None:
-            print(f"Initialize tensorboard (log_dir={log_dir})")
+        """Write scalars to TensorBoard files in ``log_dir``; earlier points from ``purge_step`` on are discarded.
+
+        The curves are an extra: if they cannot be written, the run says so once and goes on without them.
+        """
+        if self._writer is not None:
+            return
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            print(f"No TensorBoard curves are written: {error} (to have them: pip install tensorboard)")
+            return
+        print(f"Initialize tensorboard (log_dir={log_dir})")
+        if threading.excepthook is threading.__excepthook__:
+            threading.excepthook = _quiet_about_curves
+        try:
             self._writer = SummaryWriter(log_dir=str(log_dir), purge_step=purge_step)
+        except OSError as error:
+            self._give_up_curves(error, str(log_dir))
 
     def close_writer(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+        if (writer := self._writer) is not None:
+            try:
+                writer.close()
+                self._writer = None
+            except OSError as error:
+                self._give_up_curves(error, writer.log_dir)
 
     def write_scalar(self, tag: str, scalar_value: float, global_step: int | None = None) -> None:
         """Add a point to a TensorBoard curve; without a writer (as in a run that only tests) do nothing."""
         if self._writer is not None:
-            self._writer.add_scalar(tag, scalar_value, global_step)
+            try:
+                self._writer.add_scalar(tag, scalar_value, global_step)
+            except OSError as error:
+                self._give_up_curves(error, self._writer.log_dir)
+
+    def _give_up_curves(self, error: OSError, folder: str) -> None:
+        self._writer = None
+        print(f"{write_error(error, folder)}; the run goes on without TensorBoard curves")
 
     def train(self, start_epoch: int, max_epoch: int) -> None:
         """Run the hooks of a training."""
@@ -306,3 +334,9 @@ class TrainerBase:
         self.model_zero_grad(names)
         self.model_backward(loss)
         self.model_update(names)
+
+
+def _quiet_about_curves(args: threading.ExceptHookArgs) -> None:
+    """Show what ended a thread, unless it is TensorBoard's: it raises its error again in ``write_scalar``."""
+    if not type(args.thread).__module__.startswith("tensorboard."):
+        threading.__excepthook__(args)

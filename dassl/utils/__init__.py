@@ -20,8 +20,8 @@ if TYPE_CHECKING:  # the same names as below, for type checkers
 _NAMES = {
     "download": "DownloadError download_url fetch_from_hub file_checksum hub_address hub_files through_mirror",
     "disk": "DISK_FULL DiskFullError check_space readable_size",
-    "files": "atomic_write check_isfile listdir_nohidden lock_folder mkdir_if_missing move_into_place read_json"
-    " remove_temporaries write_json",
+    "files": "WriteError atomic_write check_isfile listdir_nohidden lock_folder mkdir_if_missing move_into_place"
+    " read_json remove_temporaries write_json",
     "logger": "Logger setup_logger",
     "names": "check_availability closest_hint first_few get_most_similar_str_to_a_from_b tolist_if_not",
     "registry": "Registry UnknownNameError",
@@ -35,7 +35,7 @@ _NAMES = {
     " save_checkpoint set_bn_to_eval torch_save",
 }
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names.split()}
-_SUBMODULES = {*_NAMES, "console", "progress", "safe_load", "tools"}
+_SUBMODULES = {*_NAMES, "command", "console", "failures", "progress", "safe_load", "tools"}
 
 __all__ = sorted(_MODULE_OF)
 

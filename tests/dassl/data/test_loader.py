@@ -1,18 +1,30 @@
 """Batches do not depend on the number of workers; unreadable images are named or skipped."""
 
+import multiprocessing
+import os
 import pickle
 import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from multiprocessing.reduction import ForkingPickler
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from benchmarks.memory import memory
+from dassl.data import loader as loader_module
 from dassl.data.data_manager import DatasetWrapper, build_data_loader
 from dassl.data.datasets import Datum
 from dassl.data.image_cache import ImageCache
 from dassl.data.loader import BadImageError, item_rng, item_seed
 from dassl.data.transforms import build_transform
+from dassl.utils.failures import WorkerError
 from tests.dassl.data.pictures import make_cfg, save_items, save_picture
 
 
@@ -266,3 +278,145 @@ def test_the_orientation_of_photos_is_applied_on_request_only(tmp_path, num_shot
         cfg = make_cfg(DATASET__NUM_SHOTS=num_shots, INPUT__EXIF_ORIENTATION=turned)
         dataset = DatasetWrapper(cfg, items, is_train=True)
         assert [dataset[0]["img"].size for _ in range(2)] == [size, size]
+
+
+# Worker processes
+
+
+def workers(loader) -> list[int]:
+    return [worker.pid for worker in loader._iterator._workers]
+
+
+def with_short_waits(monkeypatch) -> None:
+    monkeypatch.setattr(loader_module._WatchedWorkers._try_get_data, "__defaults__", (0.1,))
+    monkeypatch.setattr(loader_module, "STOPPED_SECONDS", 0.5)
+
+
+class Slow(DatasetWrapper):
+    """Items that take so long that a worker is always at work."""
+
+    def __getitem__(self, idx):
+        time.sleep(0.1)
+        return super().__getitem__(idx)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+@pytest.mark.parametrize(
+    ("name", "reason"), [("SIGKILL", "memory"), ("SIGSEGV", "crash"), ("SIGBUS", "/dev/shm"), ("SIGTERM", "scheduler")]
+)
+def test_a_worker_that_is_killed_is_named_with_the_signal_and_the_usual_reason(items, capfd, name, reason) -> None:
+    loader = make_loader(make_cfg(DATALOADER__NUM_WORKERS=2), items, wrapper=Slow)
+    batches = iter(loader)
+    next(batches)
+    capfd.readouterr()
+    victim = workers(loader)[1]
+    subprocess.run(["kill", f"-{name}", str(victim)], check=True)  # PyTorch's workers end well if their parent asks
+    with pytest.raises(WorkerError, match=rf"worker process {victim} was killed by {name}.*{reason}") as error:
+        for _ in range(3):
+            list(loader)
+    assert "\n" not in str(error.value)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="a process's state is known on Linux")
+def test_a_stopped_worker_ends_the_run_and_the_other_workers(items, monkeypatch, capfd) -> None:
+    with_short_waits(monkeypatch)
+    loader = make_loader(make_cfg(DATALOADER__NUM_WORKERS=2), items, wrapper=Slow)
+    list(loader)
+    pids = workers(loader)
+    os.kill(pids[0], signal.SIGSTOP)
+    with pytest.raises(WorkerError, match=rf"worker process {pids[0]} has been stopped .*SIGSTOP"):
+        list(loader)
+    assert f"`kill -CONT {pids[0]}` continues it" in capfd.readouterr().out
+    assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="a process's state is known on Linux")
+def test_a_worker_that_is_stopped_for_a_moment_goes_on(items, monkeypatch, capfd) -> None:
+    with_short_waits(monkeypatch)
+    monkeypatch.setattr(loader_module, "STOPPED_SECONDS", 30)
+    loader = make_loader(make_cfg(DATALOADER__NUM_WORKERS=1), items)
+    list(loader)
+    os.kill(workers(loader)[0], signal.SIGSTOP)
+    threading.Timer(0.6, os.kill, (workers(loader)[0], signal.SIGCONT)).start()
+    assert len(list(loader)) == 4
+    assert capfd.readouterr().out.count("is stopped") == 1
+
+
+def test_a_late_batch_is_said_once(items, monkeypatch, capfd) -> None:
+    with_short_waits(monkeypatch)
+    monkeypatch.setattr(loader_module, "SLOW_SECONDS", 0.2)
+
+    class Late(DatasetWrapper):
+        def __getitem__(self, idx):
+            time.sleep(0.8 if idx == 0 else 0)
+            return super().__getitem__(idx)
+
+    loader = make_loader(make_cfg(DATALOADER__NUM_WORKERS=1), items[:4], is_train=False, wrapper=Late)
+    assert len(list(loader)) == 1
+    assert capfd.readouterr().out.count("the workers are still reading images") == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "raised"),
+    [("OSError", OSError), ("ValueError", ValueError), ("MemoryError", MemoryError)],
+)
+def test_an_error_in_a_worker_has_its_message_alone(items, kind, raised) -> None:
+    class Failing(DatasetWrapper):
+        def __getitem__(self, idx):
+            raise raised("two lines:\n  of a message")
+
+    loader = make_loader(make_cfg(DATALOADER__NUM_WORKERS=1), items, wrapper=Failing)
+    with pytest.raises(raised) as error:
+        list(loader)
+    assert str(error.value) == "two lines:\n  of a message"
+
+
+def test_a_mistake_in_a_worker_keeps_its_traceback(items) -> None:
+    class Wrong(DatasetWrapper):
+        def __getitem__(self, idx):
+            return {}["img"]
+
+    with pytest.raises(KeyError, match="in DataLoader worker process 0"):
+        list(make_loader(make_cfg(DATALOADER__NUM_WORKERS=1), items, wrapper=Wrong))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", [m for m in multiprocessing.get_all_start_methods() if m != "fork"])
+def test_workers_that_are_not_forked_give_the_same_batches(items, damaged, method) -> None:
+    found = []
+    for workers_and_method in ((0, None), (2, method)):
+        options = {"DATALOADER__NUM_WORKERS": workers_and_method[0], "DATALOADER__K_TRANSFORMS": 2}
+        options |= {"DATASET__NUM_SHOTS": 6, "DATASET__ON_BAD_IMAGE": "skip", "DATALOADER__RETURN_IMG0": True}
+        loader = make_loader(make_cfg(**options), [*items, *damaged])
+        loader.multiprocessing_context = workers_and_method[1]
+        torch.manual_seed(1)
+        found.append([(b["index"], *b["img"], b["img0"]) for _ in range(2) for b in loader])
+    for a, b in zip(*found, strict=True):
+        assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def test_what_is_sent_to_a_worker_is_small(items) -> None:
+    many = [Datum(impath=f"/data/pictures/{number:06}.jpg", label=0, classname="cat") for number in range(10_000)]
+    loader = make_loader(make_cfg(DATASET__NUM_SHOTS=16), many)
+    assert len(ForkingPickler.dumps(loader.items)) < 150 * len(many)
+
+
+def test_more_workers_than_cores_are_said_once_without_a_warning(items, capfd, recwarn) -> None:
+    loader_module._say_too_many.cache_clear()
+    for _ in range(2):
+        make_loader(make_cfg(DATALOADER__NUM_WORKERS=999), items)
+    assert not recwarn.list
+    assert capfd.readouterr().out.count("DATALOADER.NUM_WORKERS is 999, this process may use") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_the_memory_of_workers_does_not_grow_over_200_epochs(items) -> None:
+    loader = make_loader(make_cfg(DATALOADER__NUM_WORKERS=2, DATASET__NUM_SHOTS=6), items)
+    private = []
+    for epoch in range(1, 201):
+        list(loader)
+        if epoch in (10, 200):
+            private.append(sum(memory(pid)["private"] for pid in workers(loader)))
+    assert private[1] < private[0] + 4  # MiB, of two workers
