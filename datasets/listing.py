@@ -106,13 +106,20 @@ def _identity(folder: str) -> tuple[int, int]:
 def check_encoding(names: Sequence[str], folder: object) -> None:
     """Raise a ValueError if one of the names in a folder is not UTF-8: it could be neither printed nor written."""
     try:
-        "".join(names).encode()
-    except UnicodeEncodeError:
-        wrong = next(name for name in names if any("\ud800" <= character <= "\udfff" for character in name))
+        os.fsencode("\0".join(names)).decode("utf-8")
+    except UnicodeError:
+        wrong = next(name for name in names if not _is_utf8(name))
         raise ValueError(
             f"the name {os.fsencode(wrong)!r} in {os.fsencode(str(folder))!r} is not UTF-8: rename it, for example "
             "with `convmv -f latin1 -t utf8 --notest -r FOLDER`"
         ) from None
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        return bool(os.fsencode(name).decode("utf-8"))
+    except UnicodeError:
+        return False
 
 
 def list_folders(folder: Path | str) -> list[str]:

@@ -20,13 +20,12 @@ import torch
 from torch.utils.data import DataLoader, Dataset, default_collate
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
+from dassl.utils.console import printable
 from dassl.utils.failures import WorkerError, explain_worker, worker_death
 
 LOOK_SECONDS = 2.0  # without a batch, after which the workers are looked at
 STOPPED_SECONDS = 30.0  # that a worker may be stopped (as by SIGSTOP) before the run ends
 SLOW_SECONDS = 60.0  # without a batch, after which a line says so
-
-from dassl.utils.console import printable
 
 
 class BadImageError(ValueError):
