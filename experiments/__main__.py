@@ -1,11 +1,9 @@
 """Experiments: run a plan, see how far it is, hold a run against a published log."""
 
 import argparse
-import contextlib
 import fnmatch
 import os
 import shlex
-import signal
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -13,16 +11,19 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from tabulate import tabulate
-from tqdm import tqdm
+from dassl.interpreter import require_python
 
-from dassl.utils import write_json
-from dassl.utils.console import prepare_console
-from experiments import logs, plans
-from experiments.launch import Local, Outcome, drive
-from experiments.protocols import Job
-from experiments.runs import ROOT
-from experiments.states import LOG, JobState, state_of
+with require_python():
+    from tabulate import tabulate
+    from tqdm import tqdm
+
+    from dassl.utils import command, write_json
+    from dassl.utils.console import prepare_console
+    from experiments import logs, plans
+    from experiments.launch import Local, Outcome, drive
+    from experiments.protocols import Job
+    from experiments.runs import ROOT
+    from experiments.states import LOG, JobState, state_of
 
 EXAMPLES = """\
 examples:
@@ -49,15 +50,15 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     shared.add_argument("--only", action="append", metavar="TEXT", help="only jobs with TEXT (or a*b) in their folder")
     shared.add_argument("--json", type=Path, metavar="FILE", help="also write the state of every job to FILE")
 
-    command = commands.add_parser("run", parents=[shared], help="run what is not finished")
-    command.add_argument("--dry-run", action="store_true", help="print the jobs, their commands, and what is finished")
-    command.add_argument("--retry-failed", action="store_true", help="also run the jobs that failed before")
-    command.add_argument("--jobs", type=int, metavar="N", help="jobs at a time (one for each GPU, else by the cores)")
-    command = commands.add_parser("status", parents=[shared], help="how far each job is")
-    command = commands.add_parser("compare-log", help="a run beside a published training log, and what differs")
-    command.add_argument("log", type=Path, help="the published log")
-    command.add_argument("run", type=Path, help="folder of the run, or its log")
-    command.add_argument("--json", type=Path, metavar="FILE", help="also write every compared value to FILE")
+    sub = commands.add_parser("run", parents=[shared], help="run what is not finished")
+    sub.add_argument("--dry-run", action="store_true", help="print the jobs, their commands, and what is finished")
+    sub.add_argument("--retry-failed", action="store_true", help="also run the jobs that failed before")
+    sub.add_argument("--jobs", type=int, metavar="N", help="jobs at a time (one for each GPU, else by the cores)")
+    sub = commands.add_parser("status", parents=[shared], help="how far each job is")
+    sub = commands.add_parser("compare-log", help="a run beside a published training log, and what differs")
+    sub.add_argument("log", type=Path, help="the published log")
+    sub.add_argument("run", type=Path, help="folder of the run, or its log")
+    sub.add_argument("--json", type=Path, metavar="FILE", help="also write every compared value to FILE")
     args = parser.parse_args(argv)
     if args.command == "run" and args.jobs is not None and args.jobs < 1:
         parser.error(f"--jobs {args.jobs}: expected at least 1")
@@ -189,26 +190,19 @@ def compare_log(args: argparse.Namespace) -> int:
 COMMANDS: dict[str, Any] = {"run": run, "status": status, "compare-log": compare_log}
 
 
-def _terminate(number: int, frame: object) -> None:
-    raise SystemExit(128 + number)
-
-
 def main(argv: list[str] | None = None) -> int:
     """Run; returns 2, with one message, for errors that the user can fix."""
     prepare_console()
     args = parse_args(argv)
-    with contextlib.suppress(ValueError):  # not the main thread
-        signal.signal(signal.SIGTERM, _terminate)
     try:
         return COMMANDS[args.command](args)
-    except KeyboardInterrupt:
-        print("Stopped. The same command continues where it was", file=sys.stderr)
-        return 130
-    except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    except KeyboardInterrupt as stop:
+        stop.args = ("the running jobs have ended, the same command continues",)
+        raise
+    except Exception as error:
+        return command.fail(error)
 
 
 if __name__ == "__main__":
     os.chdir(ROOT)
-    sys.exit(main())
+    command.run(main)

@@ -5,7 +5,6 @@ and ``job.json``: host, process and command, and the exit status once it has end
 """
 
 import contextlib
-import ctypes
 import os
 import shlex
 import shutil
@@ -21,6 +20,7 @@ from typing import IO, Protocol
 from filelock import FileLock, Timeout
 
 from dassl.utils.files import write_json
+from experiments.processes import end_with_parent
 from experiments.protocols import Job
 from experiments.runs import ROOT
 from experiments.states import JOB_FILE, LOG, JobState, state_of
@@ -89,7 +89,7 @@ class Process:
             stdout=self._log,
             stderr=subprocess.STDOUT,
             start_new_session=True,  # Ctrl-C reaches this process alone, which then stops its jobs
-            preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+            preexec_fn=end_with_parent(),
         )
         self._record = {
             "host": socket.gethostname(),
@@ -114,11 +114,6 @@ class Process:
     def kill(self) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
-
-
-def _end_with_parent() -> None:
-    """Have Linux send SIGTERM to this process when its parent dies, also if that is killed."""
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 
 
 class Local:

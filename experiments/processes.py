@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from threading import Thread
 from typing import Any, NamedTuple, NoReturn
 
-__all__ = ["Ended", "Stopped", "run", "stop_on_signals"]
+__all__ = ["Ended", "Stopped", "end_with_parent", "run", "stop_on_signals"]
 
 _ENDING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 _TWICE = 0.2  # seconds within which a repeated signal is the same one: `timeout` sends it to the process and its group
@@ -82,7 +82,7 @@ def run(command: Sequence[str]) -> Ended:
             command,
             stderr=subprocess.PIPE if relayed else None,
             start_new_session=True,
-            preexec_fn=_end_with_parent(),
+            preexec_fn=end_with_parent(),
         )
         if received:
             process.send_signal(received[0][0])
@@ -117,7 +117,7 @@ def _handlers(ending: Callable[[int, Any], None], pausing: Callable[[int, Any], 
             signal.signal(number, before[number])
 
 
-def _end_with_parent() -> Callable[[], Any] | None:
+def end_with_parent() -> Callable[[], Any] | None:
     """What a command calls first, so that it gets SIGTERM when the entry that started it is killed; Linux only."""
     if sys.platform != "linux":
         return None
