@@ -105,14 +105,18 @@ def fail(error: Exception, advice: str = "") -> int:
     """
     if _signals.number:
         raise Stopped(*filter(None, [advice])) from error
-    of_no_file = isinstance(error, OSError) and error.errno in OUTPUT_ERRORS and error.filename is None
-    if of_no_file and (found := _flush_stdout("\n")):
+    if isinstance(error, OSError) and _is_bare(error) and (found := _flush_stdout("\n")):
         return _fail_for_output(found, advice)
     line, from_outside = explain(error)
     if line is None or os.environ.get("DASSL_TRACEBACK") == "1":
         raise error
     _say(f"error: {line}" + (f"; {advice}" if from_outside and advice else ""))
     return 2
+
+
+def _is_bare(error: OSError) -> bool:
+    """Whether an error may come from printing: the system's text, no file, no message of our own."""
+    return error.errno in OUTPUT_ERRORS and error.filename is None and error.strerror is not None
 
 
 def _fail_for_output(error: OSError, advice: str = "") -> int:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dassl.utils import command
+from dassl.utils import DiskFullError, command
 from dassl.utils.failures import WorkerError, explain
 from dassl.utils.files import WriteError
 from tests.paths import ROOT
@@ -237,3 +237,8 @@ def test_a_traceback_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DASSL_TRACEBACK", "1")
     with pytest.raises(MemoryError):
         command.fail(MemoryError())
+
+
+def test_a_message_of_our_own_about_a_disk_is_not_about_the_output(capfd: pytest.CaptureFixture[str]) -> None:
+    assert command.fail(DiskFullError("data.bin needs 2.0 MiB, 1.0 MiB are free"), "resume") == 2
+    assert capfd.readouterr() == ("", "error: data.bin needs 2.0 MiB, 1.0 MiB are free; resume\n")
