@@ -116,7 +116,7 @@ def build_lr_scheduler(optimizer: torch.optim.Optimizer, optim_cfg: Any) -> LRSc
         return scheduler
     if optim_cfg.WARMUP_EPOCH >= optim_cfg.MAX_EPOCH:
         print(
-            f"Warning: the warm-up (OPTIM.WARMUP_EPOCH {optim_cfg.WARMUP_EPOCH}) is not shorter than the training"
+            f"Note: the warm-up (OPTIM.WARMUP_EPOCH {optim_cfg.WARMUP_EPOCH}) is not shorter than the training"
             f" (OPTIM.MAX_EPOCH {optim_cfg.MAX_EPOCH}): the learning rate never reaches OPTIM.LR {optim_cfg.LR:g}"
         )
     if not optim_cfg.WARMUP_RECOUNT:

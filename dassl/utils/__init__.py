@@ -23,7 +23,8 @@ _NAMES = {
     "files": "WriteError atomic_write check_isfile listdir_nohidden lock_folder mkdir_if_missing move_into_place"
     " read_json remove_temporaries write_json",
     "logger": "Logger setup_logger",
-    "names": "check_availability closest_hint first_few get_most_similar_str_to_a_from_b tolist_if_not",
+    "names": "DEFAULT_TEMPLATE bare check_availability closest_hint fill first_few get_most_similar_str_to_a_from_b"
+    " is_template readable tolist_if_not",
     "registry": "Registry UnknownNameError",
     "results": "read_results write_results",
     #
