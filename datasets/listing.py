@@ -93,9 +93,16 @@ def _collect(folder: str, below: str, images: list[str], others: list[str], seen
         if (identity := _identity(f"{folder}/{place}")) in seen:
             continue  # a link to a folder that is listed already, perhaps to one that contains the link
         seen.add(identity)
+        if os.path.islink(f"{folder}/{place}"[:-1]) and _is_inside(folder, f"{folder}/{place}"):
+            raise ValueError(f"{folder}/{place} is a link to a folder that contains it, with other classes: remove it")
         if place.count("/") > DEEPEST:
             raise ValueError(f"{folder}/{place} is more than {DEEPEST} levels below its class folder")
         _collect(folder, place, images, others, seen)
+
+
+def _is_inside(folder: str, other: str) -> bool:
+    """Whether a folder is, links resolved, inside another one."""
+    return os.path.realpath(folder).startswith(os.path.join(os.path.realpath(other), ""))
 
 
 def _identity(folder: str) -> tuple[int, int]:

@@ -97,6 +97,12 @@ def test_a_link_to_the_folder_itself_ends(root):
     assert len(build("ImageFolder", root).train_x) == 6
 
 
+def test_a_link_to_a_folder_with_other_classes_is_an_error(root):
+    (root / "train" / "cat" / "up").symlink_to("..")
+    with pytest.raises(ValueError, match=r"train/cat/up/ is a link to a folder that contains it"):
+        build("ImageFolder", root)
+
+
 def test_nested_folders_are_not_cached(tmp_path):
     pictures(tmp_path / "a" / "b", ["1.png"])
     for folder in (tmp_path / "a", tmp_path / "a" / "b"):
