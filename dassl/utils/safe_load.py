@@ -207,7 +207,7 @@ class _Archive:
             checksum = self._inflate(entry, memoryview(buffer))
         else:
             raise ValueError(f"its entry {name!r} is compressed in another way than deflate")
-        if checksum != entry.CRC:
+        if checksum != entry.CRC and entry.CRC:  # torch writes 0 where it is told to compute none
             raise ValueError(f"its entry {name!r} is damaged: its checksum does not hold")
 
     def _go_to(self, entry: zipfile.ZipInfo) -> None:
@@ -348,8 +348,6 @@ def _rebuild(storage: Any, offset: Any, size: Any, stride: Any, requires_grad: A
     dtype = next((item for item in rest if isinstance(item, torch.dtype)), storage.dtype)
     if not all(map(_is_count, (offset, *size, *stride))) or len(size) != len(stride) or len(size) > 64:
         raise ValueError("the size, stride or offset of a tensor is out of range")
-    if len(rest) > 1 and isinstance(rest[-1], dict) and rest[-1]:
-        raise ValueError("a tensor is a conjugated or negated view")
     available = len(storage.data) // dtype.itemsize
     end = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True)) + 1 if 0 not in size else offset
     if end > available or prod(max(n, 1) for n in size) > max(available, MAX_EXPANDED):
@@ -358,6 +356,11 @@ def _rebuild(storage: Any, offset: Any, size: Any, stride: Any, requires_grad: A
         )
     tensor = torch.empty(0, dtype=dtype)
     tensor.set_(storage.data.untyped_storage(), offset, size, stride)
+    lazy = rest[-1] if rest and isinstance(rest[-1], dict) else {}
+    if lazy.get("conj") is True and dtype.is_complex:
+        tensor = tensor.conj()
+    if lazy.get("neg") is True:
+        tensor = torch._neg_view(tensor)
     return tensor.requires_grad_() if requires_grad is True and dtype.is_floating_point else tensor
 
 

@@ -53,6 +53,8 @@ def describe(value: Any) -> str:
         return f"{type(value).__name__} {_short(value)}" if value is not None else "None"
     if hasattr(value, "dtype") and hasattr(value, "layout"):
         return f"a tensor of {value.dtype}"
+    if type(value).__name__ == "Placeholder":  # an object of a class that is not read
+        return str(value)
     return f"{type(value).__name__}" + (f" of {len(value)}" if isinstance(value, (Mapping, Sequence, set)) else "")
 
 

@@ -66,7 +66,7 @@ def test_a_damaged_tensor_is_named(tmp_path, content) -> None:
     damaged = content.replace(torch.arange(12.0).numpy().tobytes(), torch.arange(1.0, 13.0).numpy().tobytes())
     assert damaged != content
     (tmp_path / "file").write_bytes(damaged)
-    with pytest.raises(ValueError, match=r"file is damaged: the bytes of 1 of its 4 tensors .*: state_dict\.ctx\."):
+    with pytest.raises(ValueError, match=r"file .* is not a readable checkpoint: its entry 'data/\d' is damaged"):
         load_checkpoint(tmp_path / "file")
 
 
@@ -112,11 +112,10 @@ def test_every_kind_of_tensor_has_a_checksum(tmp_path) -> None:
         "scalar": torch.tensor(1.5),
         "conjugate": torch.tensor([1 + 2j]).conj(),
         "expanded": torch.ones(1, 3).expand(1000, 3),
-        "sparse": torch.eye(3).to_sparse(),
     }
     save_checkpoint({"state_dict": weights, "epoch": 0}, tmp_path)
     loaded = load_checkpoint(tmp_path / "model.pth.tar-0")["state_dict"]
-    assert all(torch.equal(loaded[name].to_dense(), value.to_dense()) for name, value in weights.items())
+    assert all(torch.equal(loaded[name], value) for name, value in weights.items())
     assert (tmp_path / "model.pth.tar-0").stat().st_size < 20_000
 
 
@@ -186,9 +185,11 @@ def test_a_broken_entry_is_named(tmp_path, state, message) -> None:
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (torch.ones(3).to_sparse(), "ctx is a tensor of layout torch.sparse_coo"),
-        (torch.ones(3, device="meta"), "ctx is a tensor of layout .*meta"),
-        (torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8), "ctx is a tensor of layout .*qint8"),
+        (torch.ones(3).to_sparse(), r"it is <torch\._utils\._rebuild_sparse_tensor, not read>, not a tensor"),
+        (
+            torch.ones(3, device="meta"),
+            r"it is <torch\._utils\._rebuild_meta_tensor\w+, not read>, not a tensor",
+        ),
         (torch.ones(3, dtype=torch.complex64), "ctx holds torch.complex64 in the file, torch.float32 in the model"),
         (torch.ones(3, dtype=torch.bool), "ctx holds torch.bool in the file"),
         (torch.ones(3, dtype=torch.int64), "ctx holds torch.int64 in the file"),
@@ -196,7 +197,6 @@ def test_a_broken_entry_is_named(tmp_path, state, message) -> None:
         (torch.tensor([1.0, -torch.inf, 0.0]), "ctx holds NaN or infinite values"),
         (torch.tensor([torch.inf, -torch.inf, 0.0]).half(), "ctx holds NaN or infinite values"),
         (torch.tensor([1e300, 0, 0], dtype=torch.float64), "ctx holds NaN or infinite values"),
-        (torch.ones(1, 1).expand(10**6, 10**6), r"ctx has shape \(1000000, 1000000\) in the file"),
         (None, r"ctx has shape \(\) in the file, \(3,\) in the model: it is None, not a tensor"),
         ("text", "ctx has shape .*: it is str 'text', not a tensor"),
         ([1.0, 2.0, 3.0], "ctx has shape .*: it is list of 3, not a tensor"),
@@ -204,6 +204,21 @@ def test_a_broken_entry_is_named(tmp_path, state, message) -> None:
 )
 def test_what_is_no_parameter_is_refused(tmp_path, value, message) -> None:
     with pytest.raises(ValueError, match=rf"model\.pth\.tar-1 does not fit the model(?s:.*){message}"):
+        load(tmp_path, {"state_dict": good_weights() | {"ctx": value}, "epoch": 1})
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8), "a storage of the type torch.QInt8Storage"),
+        (
+            torch.ones(1, 1).expand(10**6, 10**6),
+            r"of size \(1000000, 1000000\), .* in a storage of 1 elements",
+        ),
+    ],
+)
+def test_what_is_not_even_read(tmp_path, value, message) -> None:
+    with pytest.raises(ValueError, match=rf"model\.pth\.tar-1 .* is not a readable checkpoint: .*{message}"):
         load(tmp_path, {"state_dict": good_weights() | {"ctx": value}, "epoch": 1})
 
 

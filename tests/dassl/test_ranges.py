@@ -109,7 +109,6 @@ def test_names_are_those_that_the_code_knows() -> None:
         ("TRAIN.PRINT_FREQ", [0, -1], "from 1"),
         ("TRAIN.CHECKPOINT_FREQ", [-1], "from 0"),
         ("MODEL.HEAD.DROPOUT", [1, -0.5, 3], "below 1"),
-        ("PROTOCOL", ["base_to_new"], "did you mean base2new"),
         ("TRAINER.MAPLE.N_CTX", [0, -2, 74, 100], "from 1 to 73"),
         ("TRAINER.MAPLE.PROMPT_DEPTH", [0, -1], "from 1"),
         ("TRAINER.MAPLE.PREC", ["fp8", "FP16"], "one of fp32, fp16, bf16, amp"),
