@@ -35,7 +35,7 @@ from train import default_cfg
 
 from . import draft
 from .pictures import save_class_folders
-from .timing import Clock, base_parser, circumstances, save
+from .timing import Clock, base_parser, circumstances, run_and_report
 
 PUBLISHED = Path(__file__).resolve().parents[1] / "configs" / "trainers" / "MaPLe" / "vit_b16_c2_ep5_batch4_2ctx.yaml"
 WORKERS = (0, 2)
@@ -192,10 +192,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = base_parser(__doc__)
     parser.add_argument("--images", type=int, default=128, help="number of images to make and load")
     parser.add_argument("--size", type=width_and_height, default=(500, 375), help="their WIDTHxHEIGHT in pixels")
-    args = parser.parse_args(argv)
-    result = run(args)
-    print(report(result))
-    save(result, args.json)
+    run_and_report(parser.parse_args(argv), run, report)
 
 
 if __name__ == "__main__":

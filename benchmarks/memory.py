@@ -23,7 +23,7 @@ from tabulate import tabulate
 
 from .loading import build_manager, load_all
 from .pictures import save_class_folders
-from .timing import base_parser, circumstances, save
+from .timing import base_parser, circumstances, run_and_report
 
 
 def memory(pid: int) -> dict[str, float]:
@@ -75,10 +75,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--cache-mb", type=int, default=100, help="cache of decoded images in MiB, 0 for none")
     parser.add_argument("--epochs", type=int, default=200)
     parser.add_argument("--every", type=int, default=20, help="epochs between two measurements")
-    args = parser.parse_args(argv)
-    result = run(args)
-    print(report(result))
-    save(result, args.json)
+    run_and_report(parser.parse_args(argv), run, report)
 
 
 if __name__ == "__main__":

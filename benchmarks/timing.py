@@ -294,3 +294,14 @@ def save(result: dict[str, Any], path: Path | None) -> None:
     """Write the result to the `--json` file, if given."""
     if path:
         write_json(result, path)
+
+
+def run_and_report(
+    args: argparse.Namespace,
+    run: Callable[[argparse.Namespace], dict[str, Any]],
+    report: Callable[[dict[str, Any]], str],
+) -> None:
+    """Run a benchmark, print its report, and write its result to the `--json` file."""
+    result = run(args)
+    print(report(result))
+    save(result, args.json)
