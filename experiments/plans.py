@@ -19,8 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from dassl.config.yaml_file import read_yaml
 from dassl.utils.names import closest_hint
 from experiments import protocols
 from experiments.methods import METHODS, Method
@@ -79,18 +78,13 @@ def read_plan(name: str) -> Plan:
 
     Raises:
         FileNotFoundError: there is none; the message names the closest ones.
-        ValueError: not YAML, or wrong entries, all of which are listed.
+        ValueError: not YAML (see :func:`read_yaml`), or wrong entries, all of which are listed.
     """
     path = Path(name) if name.endswith((".yaml", ".yml")) else FOLDER / f"{name}.yaml"
     if not path.is_file():
         known = sorted(file.stem for file in FOLDER.glob("*.yaml"))
         raise FileNotFoundError(f"no plan {path}{closest_hint(path.stem, known)} There are: {', '.join(known)}")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not valid YAML: {error}") from error
-    if not isinstance(content, Mapping):
-        raise ValueError(f"{path} holds {content!r:.80}, expected keys such as 'protocols:' and 'methods:'")
+    content = read_yaml(path)
     problems: list[str] = []
     values = {key: _entry(key, content, problems) for key in _ENTRIES}
     problems += [f"{key}: no such entry{closest_hint(str(key), _ENTRIES)}" for key in content if key not in _ENTRIES]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from dassl.utils.files import read_json
 from experiments.protocols import Job
 from experiments.runs import read_settings
 
@@ -16,6 +17,7 @@ __all__ = ["JOB_FILE", "LOG", "JobState", "last_line", "state_of"]
 
 JOB_FILE = "job.json"
 LOG = "job.log"
+_MOST_BYTES = 2**20  # of what a launcher writes about a job
 _QUIET = 600  # seconds
 _INTERRUPTED = (-1, -2, -9, -15, 129, 130, 137, 143)  # exit statuses of a process that a signal ended
 
@@ -75,7 +77,7 @@ def last_line(path: Path) -> str:
 def _read(path: Path) -> Mapping[str, Any]:
     """What a launcher wrote about a job; nothing if there is no such file, or another one."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path, _MOST_BYTES)
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, Mapping) else {}
@@ -107,7 +109,7 @@ def _progress(folder: Path, host: str) -> JobState:
         rows = [json.loads(line) for line in (folder / "history.jsonl").read_text(encoding="utf-8").splitlines()]
         epochs = int(read_settings(folder / "config.yaml")["OPTIM.MAX_EPOCH"])
         pace = sum(row["seconds"] for row in rows) / len(rows) if rows else None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return JobState("running", host=host)
     left = None if pace is None else pace * (epochs - len(rows))
     return JobState("running", epoch=f"{len(rows)}/{epochs}", seconds_left=left, host=host)

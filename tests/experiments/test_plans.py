@@ -94,13 +94,15 @@ def test_a_value_is_a_folder_name_whatever_its_characters(tmp_path):
         ("methods: [mapel]", ["methods: no 'mapel' (did you mean maple?)", "protocols: missing", "datasets: missing"]),
         ("protocol: [base2new]", ["protocol: no such entry (did you mean protocols?)"]),
         (TABLE + "shots: [0, x, 1.5]", ["shots: 0, 'x', 1.5; expected whole numbers from 1 on"]),
-        (TABLE + "seeds: []", ["seeds: an empty list"]),
+        (TABLE.replace("[1, 2, 3]", "[]"), ["seeds: an empty list"]),
         (TABLE.replace("coop, maple", "coop, coop"), ["methods: a value stands twice"]),
         (TABLE + "options: [OPTIM.LR]", ["options: ['OPTIM.LR']; expected settings such as"]),
         (TABLE + "options: {LR: 1}", ["options: LR: 1; expected a setting of train.py"]),
         ("- a", ["holds ['a'], expected keys"]),
         ("a: [", ["is not valid YAML"]),
-        ("", ["holds None, expected keys"]),
+        ("", ["holds nothing, expected keys"]),
+        (TABLE + "seeds: [4]", ["is not valid YAML: seeds is set twice, in lines 4 and 5"]),
+        (TABLE + "x: !!python/name:os.system", ["is not valid YAML"]),
     ],
 )
 def test_all_errors_of_a_plan_are_said_at_once(tmp_path, text, expected):
