@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from dassl.config.saved import MOST_BYTES, saved_settings
+from dassl.config.saved import saved_settings
+from dassl.config.yaml_file import MOST_BYTES
 from dassl.utils.results import read_results
 
 __all__ = [

@@ -9,25 +9,39 @@ from typing import Any
 
 import yaml
 
-__all__ = ["read_yaml"]
+__all__ = ["MOST_BYTES", "parse_yaml", "read_yaml"]
 
 MOST_BYTES = 2**16  # of a file; the longest one in configs/ has 2 kB
 MOST_VALUES = 2**18  # keys, values and characters after aliases (*name) are expanded
 DEEPEST = 20  # levels of nesting
+_EXPECTED = "expected keys such as 'OPTIM:' with their values"
 
 _TAG = "tag:yaml.org,2002:"
 _PLAIN = {f"{_TAG}{name}" for name in ("str", "int", "float", "bool", "null", "seq", "map", "merge")}
 
 
 def read_yaml(path: Path) -> Mapping[Any, Any]:
-    """The mapping that a YAML file holds. Dates are strings.
+    """The mapping that a YAML file holds; see :func:`parse_yaml`.
+
+    Raises:
+        ValueError: as :func:`parse_yaml`, and if the file holds nothing.
+        OSError: the file cannot be read.
+    """
+    with open(path, "rb") as file:
+        loaded = parse_yaml(file.read(MOST_BYTES + 1), str(path))
+    if loaded is None:
+        raise ValueError(f"{path} holds nothing, {_EXPECTED}")
+    return loaded
+
+
+def parse_yaml(data: bytes, source: str) -> Mapping[Any, Any] | None:
+    """The mapping that a YAML document is; None for an empty one. Dates are strings.
 
     Raises:
         ValueError: too large or too deep, not UTF-8, not YAML, a key that is set twice, values that are not plain
-            (``!!python/…``), or no mapping. The message names the file and the line.
-        OSError: the file cannot be read.
+            (``!!python/…``), or no mapping. The message names the source and the line.
     """
-    text = _decode(path)
+    text = _decode(data, source)
     try:
         loader = _Loader(text)
         root = loader.get_single_node()
@@ -37,26 +51,23 @@ def read_yaml(path: Path) -> Mapping[Any, Any]:
             _check_keys(root)
         loaded = None if root is None else loader.construct_document(root)
     except (yaml.YAMLError, LookupError, ValueError) as error:
-        raise ValueError(f"{path} is not valid YAML: {_reason(error, text)}") from error
-    if not isinstance(loaded, Mapping):
-        found = "nothing" if loaded is None else reprlib.repr(loaded)
-        raise ValueError(f"{path} holds {found}, expected keys such as 'OPTIM:' with their values")
+        raise ValueError(f"{source} is not valid YAML: {_reason(error, text)}") from error
+    if loaded is not None and not isinstance(loaded, Mapping):
+        raise ValueError(f"{source} holds {reprlib.repr(loaded)}, {_EXPECTED}")
     return loaded
 
 
-def _decode(path: Path) -> str:
-    with open(path, "rb") as file:
-        data = file.read(MOST_BYTES + 1)
+def _decode(data: bytes, source: str) -> str:
     if len(data) > MOST_BYTES:
-        raise ValueError(f"{path} is larger than {MOST_BYTES // 1024} KiB: is it a configuration file?")
+        raise ValueError(f"{source} is larger than {MOST_BYTES // 1024} KiB: is it a configuration file?")
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)) or b"\0" in data:
-        raise ValueError(f"{path} is not UTF-8 text (UTF-16 or binary): save it as UTF-8")
+        raise ValueError(f"{source} is not UTF-8 text (UTF-16 or binary): save it as UTF-8")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise ValueError(
-            f"{path} is not UTF-8 text: line {line} has the byte 0x{data[error.start]:02X}. Save it as UTF-8"
+            f"{source} is not UTF-8 text: line {line} has the byte 0x{data[error.start]:02X}. Save it as UTF-8"
         ) from error
 
 
