@@ -200,7 +200,7 @@ def last_checkpoint(folder: str | Path) -> Path:
         name = content.decode("utf-8").strip()
     except UnicodeDecodeError:
         name = ""
-    if not name.isprintable() or name in ("", ".", "..") or set(name) & set("/\\"):
+    if not name.isprintable() or len(name) > 200 or name in ("", ".", "..") or set(name) & set("/\\"):
         raise ValueError(
             f"{pointer} holds {describe(content)}, expected the name of a file in its folder, such as model.pth.tar-5:"
             f" write the name of the one to load into it. {_list_folder(folder)}"
