@@ -1,4 +1,6 @@
-"""Fixtures that several folders of tests use."""
+"""Fixtures that several folders of tests use, and the files of tests that count as slow."""
+
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,3 +11,22 @@ from dassl import torchvision_import  # noqa: F401  (before any test imports tor
 @pytest.fixture(autouse=True)
 def _two_threads():
     torch.set_num_threads(2)
+
+
+# Files whose tests take five seconds or more together, besides single tests with the mark
+SLOW_FILES = {
+    *("benchmarks/test_listing.py", "dassl/test_utils.py", "datasets/test_tool.py", "test_console.py"),
+    *("clip/test_weights_layouts.py", "dassl/data/test_loader.py", "dassl/test_damaged_resume.py"),
+    *("dassl/test_lazy_imports.py", "dassl/test_resume.py", "dassl/test_safe_load.py", "datasets/test_advice.py"),
+    *("datasets/test_prepare.py", "datasets/test_published_layouts.py", "experiments/test_launch.py"),
+    *("experiments/test_settings.py", "plugins/test_own_config.py", "test_scripts.py", "trainers/test_methods.py"),
+    *("trainers/test_published_draws.py", "trainers/test_toys.py"),
+}
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest deselects by marks
+def pytest_collection_modifyitems(items):
+    folder = Path(__file__).parent
+    for item in items:
+        if item.path.relative_to(folder).as_posix() in SLOW_FILES:
+            item.add_marker("slow")
