@@ -3,7 +3,6 @@
 Imports are inside functions, so that a Python which cannot run the project gets to say so.
 """
 
-import io
 import signal
 import sys
 
@@ -12,7 +11,7 @@ from dassl.interpreter import require_python
 
 def main() -> int:
     """Run an entry."""
-    _prepare()
+    _let_ctrl_c_end()
     with require_python():
         from experiments.entry import main
     return main(sys.argv[1:])
@@ -20,18 +19,15 @@ def main() -> int:
 
 def results() -> int:
     """Print the tables of an output folder (scripts/results.py)."""
-    _prepare()
+    _let_ctrl_c_end()
     with require_python():
         from experiments.results import main
     return main()
 
 
-def _prepare() -> None:
+def _let_ctrl_c_end() -> None:
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C during the imports ends without a traceback
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # folders may have names that the console cannot show
 
 
 if __name__ == "__main__":
