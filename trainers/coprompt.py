@@ -65,6 +65,7 @@ class AdaptedCLIP(PromptedCLIP):
         width = clip_model.text_projection.shape[1]
         self.adapter_image, self.adapter_text = Adapter(width), Adapter(width)
         self.teacher_of = lambda texts: TextTeacher(clip_model, [texts])
+        self.descriptions: list[TextTeacher] = []  # D; none in an evaluation
 
     def compute_text_features(self) -> Tensor:
         embeddings, deep = self.prompt_learner.text_prompts()
@@ -164,8 +165,14 @@ class CoPrompt(ClipTrainer):
             )
 
     def before_train(self) -> None:
-        self.model.descriptions = [self.model.teacher_of(texts) for texts in self._read_descriptions()]
+        self._descriptions()  # so that an error comes first
         super().before_train()
+
+    def _descriptions(self) -> list[TextTeacher]:
+        model = self.model
+        if not model.descriptions:
+            model.descriptions = [model.teacher_of(texts) for texts in self._read_descriptions()]
+        return model.descriptions
 
     def _read_descriptions(self) -> list[list[str]]:
         given, classnames = self.cfg.TRAINER.COPROMPT.DESCRIPTIONS, self.dm.dataset.classnames
@@ -184,7 +191,8 @@ class CoPrompt(ClipTrainer):
         class, the same for all, drawn anew in every step (section 3.2).
         """
         model = self.model
-        description = model.descriptions[int(torch.randint(len(model.descriptions), ()))]
+        descriptions = self._descriptions()
+        description = descriptions[int(torch.randint(len(descriptions), ()))]
         image_features, text_features = model.image_features(image[0]), model.text_features()
         logits = model.logits(image_features, text_features)
         weight = self.cfg.TRAINER.COPROMPT.W
