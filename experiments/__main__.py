@@ -6,7 +6,7 @@ import os
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,8 @@ with require_python():
     from dassl.utils import command, write_json
     from dassl.utils.console import prepare_console
     from experiments import logs, plans
-    from experiments.launch import Local, Outcome, drive
+    from experiments.launch import Launcher, Outcome, drive
+    from experiments.local import Local
     from experiments.protocols import Job
     from experiments.runs import ROOT
     from experiments.states import LOG, JobState, state_of
@@ -53,6 +54,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     sub = commands.add_parser("run", parents=[shared], help="run what is not finished")
     sub.add_argument("--dry-run", action="store_true", help="print the jobs, their commands, and what is finished")
     sub.add_argument("--retry-failed", action="store_true", help="also run the jobs that failed before")
+    sub.add_argument("--launcher", choices=LAUNCHERS, default="local", help="where the jobs run (local)")
     sub.add_argument("--jobs", type=int, metavar="N", help="jobs at a time (one for each GPU, else by the cores)")
     sub = commands.add_parser("status", parents=[shared], help="how far each job is")
     sub = commands.add_parser("compare-log", help="a run beside a published training log, and what differs")
@@ -63,6 +65,16 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     if args.command == "run" and args.jobs is not None and args.jobs < 1:
         parser.error(f"--jobs {args.jobs}: expected at least 1")
     return args
+
+
+# ---- launchers -------------------------------------------------------------------------------------------------
+
+
+def _local(args: argparse.Namespace) -> Launcher:
+    return Local(args.jobs)
+
+
+LAUNCHERS: dict[str, Callable[[argparse.Namespace], Launcher]] = {"local": _local}
 
 
 # ---- plans -----------------------------------------------------------------------------------------------------
@@ -83,9 +95,8 @@ def run(args: argparse.Namespace) -> int:
     jobs = _jobs(args)
     if args.dry_run:
         return _dry_run(jobs)
-    launcher = Local(args.jobs)
-    where = f"GPUs {', '.join(launcher.gpus)}" if launcher.gpus else f"{launcher.cores} cores"
-    print(f"{args.plan}: {len(jobs)} jobs, {launcher.at_once} at a time on {where}")
+    launcher = LAUNCHERS[args.launcher](args)
+    print(f"{args.plan}: {len(jobs)} jobs, {launcher.describe()}")
     with Progress(len(jobs)) as progress:
         outcome = drive(jobs, launcher, args.retry_failed, progress.tell)
     _summarize(outcome, jobs)

@@ -4,34 +4,20 @@ The run folders are the only state. Besides what train.py writes, a job leaves `
 and ``job.json``: host, process and command, and the exit status once it has ended.
 """
 
-import contextlib
-import os
-import shlex
-import shutil
 import signal
-import socket
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import IO, Protocol
+from typing import Protocol
 
-from filelock import FileLock, Timeout
-
-from dassl.utils.files import write_json
-from experiments.processes import end_with_parent
 from experiments.protocols import Job
-from experiments.runs import ROOT
-from experiments.states import JOB_FILE, LOG, JobState, state_of
+from experiments.states import JobState, state_of
 
-__all__ = ["Handle", "Launcher", "Local", "Outcome", "drive"]
+__all__ = ["Handle", "Launcher", "Outcome", "drive"]
 
-_LOCK = ".job.lock"
 _LOOK = 0.02  # seconds between two looks at the running jobs
 _PATIENCE = 30.0  # seconds that a stopped job has to end by itself
 _ELSEWHERE = 2.0  # seconds between two looks at a job that another process runs
-_JOB_MEMORY = 3 * 2**30  # bytes of a job on a CPU, ViT-B/16
 
 
 class Handle(Protocol):
@@ -50,118 +36,18 @@ class Handle(Protocol):
 class Launcher(Protocol):
     """Where jobs run."""
 
+    def describe(self) -> str:
+        """How many jobs run at a time, and on what."""
+
     def has_room(self) -> bool:
         """Whether another job may start now."""
 
     def start(self, job: Job, alone: bool = False) -> Handle:
-        """Start a job; ``alone`` when nothing else runs, so that it may take all of the machine."""
+        """Start a job; ``alone`` when nothing else runs, so that it may take all of the machine.
 
-
-# ---- this machine ----------------------------------------------------------------------------------------------
-
-
-class Process:
-    """A train.py on this machine.
-
-    Args:
-        job: what to run.
-        environment: variables that differ from this process's.
-
-    Raises:
-        BlockingIOError: another process has just started the job.
-    """
-
-    def __init__(self, job: Job, environment: Mapping[str, str]) -> None:
-        command = job.command(sys.executable)
-        job.path.mkdir(parents=True, exist_ok=True)
-        self._lock = FileLock(job.path / _LOCK, blocking=False)
-        try:
-            self._lock.acquire()
-        except Timeout as error:
-            raise BlockingIOError(f"{job.folder} is run by another process") from error
-        self._file = job.path / JOB_FILE
-        self._log: IO[bytes] = open(job.path / LOG, "wb")  # noqa: SIM115  (closed when the process has ended)
-        self._process = subprocess.Popen(
-            command,
-            cwd=ROOT,
-            env={**os.environ, **environment},
-            stdin=subprocess.DEVNULL,
-            stdout=self._log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C reaches this process alone, which then stops its jobs
-            preexec_fn=end_with_parent(),
-        )
-        self._record = {
-            "host": socket.gethostname(),
-            "process": self._process.pid,
-            "command": shlex.join(command),
-            "status": None,
-        }
-        write_json(self._record, self._file)
-
-    def poll(self) -> int | None:
-        status = self._process.poll()
-        if status is not None and not self._log.closed:
-            self._log.close()
-            with contextlib.suppress(OSError):  # the folder was removed, or the disk is full: the job has ended anyway
-                write_json(self._record | {"status": status}, self._file)
-            self._lock.release()
-        return status
-
-    def stop(self) -> None:
-        self._process.terminate()
-
-    def kill(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-
-
-class Local:
-    """Processes on this machine, shared out over its GPUs, or over the cores of a machine without.
-
-    Args:
-        at_once: jobs at the same time; by default one for each GPU, or as many as cores and memory allow.
-        gpus: identifiers of the GPUs; by default those of CUDA_VISIBLE_DEVICES, or all.
-    """
-
-    def __init__(self, at_once: int | None = None, gpus: Sequence[str] | None = None) -> None:
-        self.gpus = list(_gpus() if gpus is None else gpus)
-        self.cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        self.at_once = at_once or len(self.gpus) or max(1, min(self.cores, _free_memory() // _JOB_MEMORY))
-        self._slots: list[Process | None] = [None] * self.at_once
-
-    def _free(self) -> int | None:
-        return next((i for i, process in enumerate(self._slots) if process is None or process.poll() is not None), None)
-
-    def has_room(self) -> bool:
-        return self._free() is not None
-
-    def start(self, job: Job, alone: bool = False) -> Process:
-        slot = self._free()
-        assert slot is not None, "start() without room"
-        threads = self.cores if alone else max(1, self.cores // self.at_once)
-        environment = {} if "OMP_NUM_THREADS" in os.environ else {"OMP_NUM_THREADS": str(threads)}
-        if self.gpus:
-            environment["CUDA_VISIBLE_DEVICES"] = self.gpus[slot % len(self.gpus)]
-        process = self._slots[slot] = Process(job, environment)
-        return process
-
-
-def _gpus() -> list[str]:
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return [gpu for gpu in visible.split(",") if gpu not in ("", "-1")]
-    if not shutil.which("nvidia-smi"):
-        return []
-    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True)
-    return [str(i) for i in range(sum(line.startswith("GPU ") for line in listed.stdout.splitlines()))]
-
-
-def _free_memory() -> int:
-    """Available bytes of this machine; without a way to know, enough for one job."""
-    with contextlib.suppress(OSError, StopIteration, ValueError), open("/proc/meminfo", encoding="ascii") as file:
-        return next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable"))
-    return _JOB_MEMORY
+        Raises:
+            BlockingIOError: another process has just started the job.
+        """
 
 
 # ---- the jobs of a plan ----------------------------------------------------------------------------------------

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments.launch import Local, drive
+from experiments.launch import drive
+from experiments.local import Local
 from experiments.methods import METHODS
 from experiments.protocols import Job, Request, few_shot
 from experiments.runs import run_status
@@ -113,7 +114,7 @@ def test_gpus_are_shared_out(make, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert Local().gpus == [] and Local().at_once >= 1
     seen = []
-    monkeypatch.setattr("experiments.launch.Process", lambda job, environment: seen.append(environment) or _Running())
+    monkeypatch.setattr("experiments.local.Process", lambda job, environment: seen.append(environment) or _Running())
     local = Local(4, ["3", "5"])
     for job in make(*[""] * 4):
         local.start(job)
@@ -143,7 +144,8 @@ def test_jobs_end_when_their_driver_is_killed_and_a_new_one_waits_for_them(make,
     [job] = make("slow")
     program = f"""if True:
         import sys
-        from experiments.launch import Local, drive
+        from experiments.launch import drive
+        from experiments.local import Local
         from experiments.methods import METHODS
         from experiments.protocols import Job, Request, few_shot
         Job.command = lambda job, python: [sys.executable, {str(STAND_IN)!r}, str(job.path), "slow"]
