@@ -154,8 +154,8 @@ def _transfer(protocol: str, points: Points, few_shot: Points, published: Lookup
     labels = _labels(point.row for point in points)
     for source, shots in sorted({(point.source, point.shots) for point in points}):
         here = {point: seeds for point, seeds in points.items() if (point.source, point.shots) == (source, shots)}
-        cells, columns = _by_dataset(here, shots)
-        column = Column(f"{source} (source)", "accuracy", shots, (source,), source=True)
+        cells, columns = _by_dataset(here, shots, source)
+        column = Column(f"{source} (source)", "accuracy", shots, (source,), source, is_source=True)
         for row in {point.row for point in here}:
             if trained := few_shot.get(Point(row, source, shots, "accuracy")):
                 cells[row, column] = over_seeds(trained.values())
@@ -207,14 +207,14 @@ def _shots(shots: int) -> str:
     return "all images" if shots < 0 else f"{shots} shot{'s' * (shots != 1)}"
 
 
-def _by_dataset(points: Points, shots: int) -> tuple[Cells, list[Column]]:
+def _by_dataset(points: Points, shots: int, source: str = "") -> tuple[Cells, list[Column]]:
     """A column for each dataset and, of more than one, their average."""
     datasets = order_of_datasets(point.dataset for point in points)
-    columns = [Column(dataset, "accuracy", shots, (dataset,)) for dataset in datasets]
+    columns = [Column(dataset, "accuracy", shots, (dataset,), source) for dataset in datasets]
     by_name = dict(zip(datasets, columns, strict=True))
     cells = {(point.row, by_name[point.dataset]): over_seeds(seeds.values()) for point, seeds in points.items()}
     if len(datasets) > 1:
-        columns.append(Column(f"average of {len(datasets)}", "accuracy", shots, tuple(datasets)))
+        columns.append(Column(f"average of {len(datasets)}", "accuracy", shots, tuple(datasets), source))
         for row in {point.row for point in points}:
             if average := _average({name: cells.get((row, by_name[name])) for name in datasets}):
                 cells[row, columns[-1]] = average

@@ -52,7 +52,8 @@ class Column(NamedTuple):
     metric: str  # accuracy, base, new, harmonic_mean or all
     shots: int
     datasets: tuple[str, ...]  # one, or those of an average
-    source: bool = False  # the accuracy on what a transfer was trained on
+    trained_on: str = ""  # in a transfer: the source
+    is_source: bool = False  # in a transfer: the accuracy on the source itself
 
     @property
     def dataset(self) -> str:
