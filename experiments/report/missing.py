@@ -1,0 +1,218 @@
+"""What the tables lack: runs that are not finished, and runs that other rows have; with the commands that make them."""
+
+import os
+import shlex
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from dassl.config import flatten, get_cfg_default
+from experiments import protocols
+from experiments.methods import METHODS, Method
+from experiments.protocols import Job, Request
+from experiments.report.data import Found
+from experiments.report.layouts import order_of_datasets
+from experiments.runs import IRRELEVANT, ROOT, ZERO_SHOT_PREFIX, Run, read_settings, same
+
+__all__ = ["Missing", "find_missing"]
+
+MOST_COMMANDS = 200  # each takes some configurations to be read; the others get theirs once these have run
+# What train.py's other arguments and the protocols set
+_GIVEN = {"OUTPUT_DIR", "SEED", "RESUME", "TRAINER.NAME", "DATASET.ROOT", "DATASET.NUM_SHOTS", "PROTOCOL"}
+_GIVEN |= {"DATASET.SUBSAMPLE_CLASSES", "TEST.NO_TEST", *IRRELEVANT}
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A run that a table lacks.
+
+    Attributes:
+        reason: ``unfinished`` (a folder without results.json), ``broken`` (its results.json is not that of a finished
+            run), ``untested`` (trained, without an accuracy) or ``missing`` (no folder; other runs of the table have
+            this seed, or are its other half).
+        what: a sentence about it.
+        protocol: of the table.
+        folder: of the run, relative to the output folder.
+        command: that makes it; "" where its config or dataset is not part of the project any more.
+    """
+
+    reason: str
+    what: str
+    protocol: str
+    folder: str
+    command: str
+
+
+def find_missing(found: Iterable[Found], output: str | Path) -> list[Missing]:
+    """What the tables of these runs lack: unfinished runs first, then runs that were never started."""
+    found = list(found)
+    commands = _Commands(found, Path(output))
+    lines = [_unfinished(item, commands) for item in found if item.accuracy is None]
+    known = {item.run for item in found}
+    for protocol, run in _expected(found):
+        if run not in known:
+            known.add(run)
+            lines.append(Missing("missing", _describe(run), protocol, run.folder, commands.of(run)))
+    return lines
+
+
+def _unfinished(item: Found, commands: "_Commands") -> Missing:
+    if item.results is not None:
+        # The weights are there: a training on base classes is completed by a test of its own
+        test = replace(item.run, stage="test_base") if item.run.stage == "train_base" else item.run
+        what = f"{item.path}: finished without a test"
+        return Missing("untested", what, item.run.protocol, test.folder, commands.of(test))
+    reason, text = ("broken", "results.json is broken") if item.broken else ("unfinished", "no complete results.json")
+    return Missing(reason, f"{item.path}: {text}", item.run.protocol, item.run.folder, commands.of(item.run))
+
+
+def _describe(run: Run) -> str:
+    shots = "" if run.stage == "zero_shot" else f", {run.shots} shots"
+    where = f"{run.method}, {run.dataset}{shots}" + ("" if run.seed is None else f", seed {run.seed}")
+    classes = run.stage.rpartition("_")[2]
+    if classes in ("base", "new"):
+        return f"{where}: no result on the {classes} classes"
+    return f"{where}: no result"
+
+
+# ---- the runs that belong to those that are there --------------------------------------------------------------
+
+
+def _expected(found: Iterable[Found]) -> Iterator[tuple[str, Run]]:
+    """Every run that the tables' rows need for the seeds and datasets of the other rows of the same table."""
+    tables: dict[tuple, dict[Run, dict[str, set[int | None]]]] = defaultdict(
+        lambda: defaultdict(lambda: defaultdict(set))
+    )
+    transfers = {_row(item.run) for item in found if item.run.stage == "evaluation"}
+    for item in found:
+        run = item.run
+        is_source = run.stage == "all_classes" and _row(run) in transfers
+        if item.accuracy is not None and run.stage != "test_all" and not is_source:
+            tables[run.protocol, run.shots, run.source][_row(run)][run.dataset].add(run.seed)
+    for (protocol, shots, source), rows in tables.items():
+        for row, dataset, seed in _grid(rows):
+            run = replace(row, dataset=dataset, seed=seed, shots=shots, source=source)
+            for part in _parts(run, protocol):
+                yield protocol, part
+
+
+def _row(run: Run) -> Run:
+    """What the runs of a table's row have in common."""
+    stage = "train_base" if run.protocol == "base2new" else run.stage
+    kept = replace(run, stage=stage, dataset="", seed=None, shots=0, source="")
+    return replace(kept, stage="all_classes") if stage == "evaluation" else kept
+
+
+def _grid(rows: dict[Run, dict[str, set[int | None]]]) -> Iterator[tuple[Run, str, int | None]]:
+    """Row, dataset and seed of every number that a full table has."""
+    datasets = order_of_datasets(dataset for of_row in rows.values() for dataset in of_row)
+    for row, of_row in rows.items():
+        own = set().union(*of_row.values())
+        for dataset in datasets:
+            # Without training every seed gives the same, and downloaded weights have the seeds that they have
+            others = {} if _is_fixed(row) else {k: v for k, v in rows.items() if not _is_fixed(k)}
+            seeds = set().union(*(of_other.get(dataset, set()) for of_other in others.values())) or own
+            for seed in sorted(seeds, key=lambda seed: -1 if seed is None else seed):
+                yield row, dataset, seed
+
+
+def _is_fixed(row: Run) -> bool:
+    return row.reproduced or row.trainer.startswith(ZERO_SHOT_PREFIX)
+
+
+def _parts(run: Run, protocol: str) -> list[Run]:
+    """The runs that a number is made of."""
+    if protocol == "base2new":
+        base = "test_base" if run.reproduced else "train_base"
+        return [replace(run, stage=stage) for stage in (base, "test_new")]
+    if run.source:
+        source = replace(run, stage="all_classes", dataset=run.source, source="")
+        return [replace(run, stage="evaluation")] if run.reproduced else [source, replace(run, stage="evaluation")]
+    return [run]
+
+
+# ---- commands --------------------------------------------------------------------------------------------------
+
+
+class _Commands:
+    """The commands of runs, with the settings that the runs of the same row have."""
+
+    def __init__(self, found: list[Found], output: Path) -> None:
+        self._folders = {item.run: item.path for item in found}
+        self._alike: dict[Run, list[Found]] = defaultdict(list)
+        for item in found:
+            self._alike[_row(item.run)].append(item)
+        inside = output.resolve().is_relative_to(ROOT)
+        self._output = os.path.relpath(output.resolve(), ROOT) if inside else str(output.resolve())
+        self._count = 0
+
+    def of(self, run: Run) -> str:
+        self._count += 1
+        if self._count > MOST_COMMANDS:
+            return ""
+        try:
+            return shlex.join(self._job(run).command("python"))
+        except (OSError, ValueError):  # no such dataset or config any more
+            return ""
+
+    def _job(self, run: Run) -> Job:
+        data, options = self._settings(run)
+        method = next((method for method in METHODS.values() if method.trainer == run.trainer), None)
+        if method is None:
+            trained = not run.trainer.startswith(ZERO_SHOT_PREFIX)
+            method = Method(run.trainer.lower(), run.trainer, run.config, trained=trained)
+        request = Request(
+            *(method, run.dataset, run.seed, run.shots, run.config, run.variant, options),
+            classes=run.stage.rpartition("_")[2] if run.stage.startswith("test_") else "new",
+            source=run.source or "imagenet",
+            data=data,
+            output=self._output,
+        )
+        if run.reproduced:
+            jobs = protocols.reproduce_xd if run.stage == "evaluation" else protocols.reproduce
+            return next(job for job in jobs(request, "WEIGHTS") if job.run == run)
+        makers = {"train_base": protocols.base2new_train, "all_classes": protocols.few_shot}
+        makers |= {"evaluation": protocols.xd_test, "zero_shot": protocols.zero_shot}
+        return makers.get(run.stage, protocols.base2new_test)(request)
+
+    def _settings(self, run: Run) -> tuple[str, tuple[str, ...]]:
+        """The folder of the datasets, and the KEY VALUE words that the folder's name does not have.
+
+        They are the run's own if it has started, else those of a run of the same row. A test takes what matters from
+        its training (see Job), if that has started.
+        """
+        training = replace(run, stage="train_base")
+        if run.source:
+            training = replace(run, stage="all_classes", dataset=run.source, source="")
+        alike = sorted(
+            self._alike[_row(run)], key=lambda item: (item.run.stage != run.stage, item.run.dataset != run.dataset)
+        )
+        for other in [run, training, *(item.run for item in alike)]:
+            if other in self._folders and (self._folders[other] / "config.yaml").is_file():
+                data, options = _saved(self._folders[other] / "config.yaml", other)
+                is_training = other == training and other != run
+                return data, () if is_training else options
+        return "./data", ()
+
+
+@cache
+def _defaults() -> dict[str, Any]:
+    return dict(flatten(get_cfg_default()))
+
+
+@cache
+def _saved(config: Path, run: Run) -> tuple[str, tuple[str, ...]]:
+    """The folder of the datasets in a run's config.yaml, and KEY VALUE words for what its config files do not set."""
+    saved = read_settings(config)
+    of_files = dict(_defaults())
+    for file in (f"configs/datasets/{run.dataset}.yaml", f"configs/trainers/{run.trainer}/{run.config}.yaml"):
+        of_files |= read_settings(ROOT / file)
+    words: list[str] = []
+    for key, value in saved.items():
+        of_others = key.startswith("TRAINER.") and not key.startswith(f"TRAINER.{run.trainer.upper()}.")
+        if value is not None and key not in _GIVEN and not of_others and not same(key, value, of_files.get(key)):
+            words += [key, str(value)]
+    return str(saved.get("DATASET.ROOT") or "./data"), tuple(words)
