@@ -6,7 +6,7 @@ from itertools import combinations
 from statistics import mean, stdev
 
 from experiments.report.layouts import order_of_datasets
-from experiments.report.tables import Column, Row, Table
+from experiments.report.tables import Column, Row, Table, is_partial
 
 __all__ = ["LEAST_PAIRS", "Comparison", "compare"]
 
@@ -47,11 +47,13 @@ class Comparison:
 
 
 def compare(tables: Iterable[Table], methods: Sequence[str] = ()) -> list[Comparison]:
-    """Compare the best row of each protocol's summary with every other one.
+    """Compare the best row of each protocol's summary with every other one, where they have at least 5 pairs.
+
+    Rows with settings of their own (variants) are left out where there are two others.
 
     Args:
         tables: all tables, since the pairs come from those of the single datasets.
-        methods: full names or labels of rows: every pair of these instead.
+        methods: full names or labels of rows: instead, every two of these, also with fewer pairs.
     """
     tables = list(tables)
     found = []
@@ -62,7 +64,8 @@ def compare(tables: Iterable[Table], methods: Sequence[str] = ()) -> list[Compar
                 for first, second in _pairs(summary, column, methods):
                     labels = summary.labels[first], summary.labels[second]
                     rows = summary.rows[first], summary.rows[second]
-                    if comparison := _compare(summary, column, rows, labels, values):
+                    comparison = _compare(summary, column, rows, labels, values)
+                    if comparison and (methods or comparison.n >= LEAST_PAIRS):
                         found.append(comparison)
     return found
 
@@ -101,15 +104,15 @@ def _columns(summary: Table) -> list[Column]:
 
 def _pairs(summary: Table, column: Column, methods: Sequence[str]) -> list[tuple[int, int]]:
     j = summary.columns.index(column)
-    numbers = [
-        i
-        for i, row in enumerate(summary.rows)
-        if summary.cells[i][j] and (not methods or summary.labels[i] in methods or row.method in methods)
-    ]
+    present = [i for i in range(len(summary.rows)) if summary.cells[i][j]]
+    plain = [i for i in present if not summary.rows[i].variant]
+    numbers = plain if len(plain) > 1 else present
+    if methods:
+        numbers = [i for i in present if {summary.labels[i], summary.rows[i].method} & {*methods}]
 
-    def value(i: int) -> float:
+    def value(i: int) -> tuple[bool, float]:
         cell = summary.cells[i][j]
-        return cell.mean if cell else 0.0
+        return (not is_partial(cell, column), cell.mean) if cell else (False, 0.0)
 
     best_first = sorted(numbers, key=value, reverse=True)
     pairs = list(combinations(best_first, 2))

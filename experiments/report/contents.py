@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from dassl.utils.names import closest_hint
 from experiments.report.comparisons import Comparison, compare
 from experiments.report.data import as_frame, find_runs
 from experiments.report.layouts import make_tables
@@ -22,13 +23,15 @@ class Report:
 
     Attributes:
         output: the folder of the runs.
-        frame: one row per finished run, see data.py.
+        runs: one row per finished run, see data.py.
+        frame: the rows of those that the report is about: without ``protocol`` and ``dataset``, all.
         tables: each protocol's summary before its datasets, ablations last.
         comparisons: of the methods of the summaries.
         missing: what the tables lack.
     """
 
     output: Path
+    runs: pd.DataFrame
     frame: pd.DataFrame
     tables: list[Table]
     comparisons: list[Comparison]
@@ -46,14 +49,26 @@ def make_report(
 
     Raises:
         FileNotFoundError: there is no such folder, or no run in it.
-        ValueError: no table has two of the methods.
+        ValueError: no table has such a row; the message has the closest names.
     """
-    found = [item for item in find_runs(output) if dataset in (None, item.run.dataset)]
-    frame = as_frame(found, output)
+    found = find_runs(output)
+    runs = as_frame(found, output)
+    frame = runs if dataset is None else runs[runs["dataset"] == dataset]
     tables = [table for table in make_tables(frame, published_lookup(frame)) if protocol in (None, table.protocol)]
+    _check_methods(methods, tables)
     comparisons = compare(tables, methods)
-    if methods and not comparisons:
-        names = sorted({label for table in tables for label in table.labels})
-        raise ValueError(f"no table has results of {' and '.join(methods)} to compare. There are: {', '.join(names)}")
-    missing = [item for item in find_missing(found, output) if protocol in (None, item.protocol)]
-    return Report(Path(output), frame, tables, comparisons, missing)
+    missing = [
+        item
+        for item in find_missing([item for item in found if dataset in (None, item.run.dataset)], output)
+        if protocol in (None, item.protocol)
+    ]
+    frame = frame if protocol is None else frame[frame["protocol"] == protocol]
+    return Report(Path(output), runs, frame, tables, comparisons, missing)
+
+
+def _check_methods(methods: Sequence[str], tables: Sequence[Table]) -> None:
+    known = {row.method for table in tables for row in table.rows}
+    names = sorted({label for table in tables for label in table.labels})
+    for name in methods:
+        if name not in known and name not in names:
+            raise ValueError(f"no row '{name}' in the tables{closest_hint(name, names)} There are: {', '.join(names)}")

@@ -9,13 +9,12 @@ from typing import Any
 
 import pandas as pd
 
-from dassl.utils.console import utf8_text
-from dassl.utils.files import atomic_write, read_json
+from dassl.utils.files import read_json
 from dassl.utils.results import read_results as read_results_file
 from experiments.runs import Run
 from experiments.states import JOB_FILE
 
-__all__ = ["COLUMNS", "Found", "as_frame", "find_runs", "read_results", "run_of", "write_results"]
+__all__ = ["COLUMNS", "Found", "as_frame", "find_runs", "read_results", "run_of"]
 
 RUN_FILES = {"results.json", "config.yaml", "log.txt", "resume.pth.tar", JOB_FILE}  # any of them marks a run folder
 _MOST_BYTES = 2**20  # of a job.json
@@ -161,13 +160,3 @@ def run_of(row: Any) -> Run:
         *(row.stage, row.dataset, row.trainer, row.config, int(row.shots), seed),
         *(row.variant, row.source, bool(row.reproduced)),
     )
-
-
-def write_results(frame: pd.DataFrame, path: str | Path) -> None:
-    """Write ``results.csv``, atomically and in full precision.
-
-    Raises:
-        WriteError: it cannot be written.
-    """
-    with atomic_write(path, "w") as file:
-        file.write(utf8_text(frame.to_csv(index=False, lineterminator="\n")))

@@ -3,6 +3,7 @@
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
+from itertools import takewhile
 from typing import NamedTuple
 
 import pandas as pd
@@ -12,7 +13,7 @@ from experiments.report.tables import Cell, Column, Lookup, Row, Table, harmonic
 from experiments.report.tables import table as make_table
 from experiments.runs import IMAGENET_VARIANTS
 
-__all__ = ["DATASETS", "make_tables", "order_of_datasets", "swept"]
+__all__ = ["DATASETS", "joint_rows", "make_tables", "order_of_datasets", "published_configs", "shots_label", "swept"]
 
 # The order of the published tables
 DATASETS = (
@@ -20,6 +21,7 @@ DATASETS = (
     *("sun397", "dtd", "eurosat", "ucf101", *IMAGENET_VARIANTS),
 )
 HALVES = {"train_base": "base", "test_base": "base", "test_new": "new", "test_all": "all"}
+_LONG = 8  # letters of configs that are worth to be left out
 HEADINGS = {"base": "base", "new": "new", "harmonic_mean": "H", "all": "all classes"}
 
 
@@ -86,10 +88,19 @@ def _labels(rows: Iterable[Row]) -> dict[Row, str]:
         return row.reproduced, place, row.trainer, row.config, variant
 
     ordered = sorted(set(rows), key=key)
-    configs = defaultdict(set)
+    configs: dict[str, set[str]] = defaultdict(set)
     for row in ordered:
         configs[row.trainer].add(row.config)
-    return {row: row.label(with_config=len(configs[row.trainer]) > 1) for row in ordered}
+    return {row: _label(row, configs[row.trainer]) for row in ordered}
+
+
+def _label(row: Row, configs: Collection[str]) -> str:
+    """The name of a row without its config if the trainer has no other one, and without a long start that all share."""
+    words = [config.split("_")[:-1] for config in configs]
+    start = "_".join(same[0] for same in takewhile(lambda of: len({*of}) == 1, zip(*words, strict=False)))
+    if len(configs) > 1 and len(start) >= _LONG and row.config:
+        row = row._replace(config=f"…{row.config[len(start) + 1 :]}")
+    return row.label(with_config=len(configs) > 1)
 
 
 # ---- protocols -------------------------------------------------------------------------------------------------
@@ -113,7 +124,7 @@ def _base2new(points: Points, published: Lookup) -> Iterator[Table]:
                 if (average := _average({name: cells.get((row, name, column.metric)) for name in datasets}))
             }
             _take_harmonic_means(averages, columns)
-            title = f"average of {len(datasets)} datasets, {_shots(shots)}"
+            title = f"average of {len(datasets)} datasets, {shots_label(shots)}"
             yield make_table("base2new", title, averages, labels, columns, published, summary=True)
         for dataset in datasets:
             columns = [Column(HEADINGS[metric], metric, shots, (dataset,)) for metric in metrics]
@@ -123,7 +134,7 @@ def _base2new(points: Points, published: Lookup) -> Iterator[Table]:
                 for column in columns
                 if (row, dataset, column.metric) in cells
             }
-            title, summary = f"{dataset}, {_shots(shots)}", len(datasets) == 1
+            title, summary = f"{dataset}, {shots_label(shots)}", len(datasets) == 1
             yield make_table("base2new", title, of_dataset, labels, columns, published, summary=summary)
 
 
@@ -160,7 +171,7 @@ def _transfer(protocol: str, points: Points, few_shot: Points, published: Lookup
             if trained := few_shot.get(Point(row, source, shots, "accuracy")):
                 cells[row, column] = over_seeds(trained.values())
         columns = [column, *columns] if any(of is column for _, of in cells) else columns
-        title = f"trained on {source}, {_shots(shots)}"
+        title = f"trained on {source}, {shots_label(shots)}"
         yield make_table(protocol, title, cells, labels, columns, published, summary=True)
 
 
@@ -181,14 +192,14 @@ def _few_shot(points: Points, published: Lookup) -> Iterator[Table]:
     datasets = order_of_datasets(point.dataset for point in points)
     if len(all_shots) == 1:
         cells, columns = _by_dataset(points, all_shots[0])
-        yield make_table("few_shot", _shots(all_shots[0]), cells, labels, columns, published, summary=True)
+        yield make_table("few_shot", shots_label(all_shots[0]), cells, labels, columns, published, summary=True)
         return
     cells = {
-        (row, Column(_shots(shots), "accuracy", shots, (dataset,))): over_seeds(seeds.values())
+        (row, Column(shots_label(shots), "accuracy", shots, (dataset,))): over_seeds(seeds.values())
         for (row, dataset, shots, _, _), seeds in points.items()
     }
     if len(datasets) > 1:
-        columns = [Column(_shots(shots), "accuracy", shots, tuple(datasets)) for shots in all_shots]
+        columns = [Column(shots_label(shots), "accuracy", shots, tuple(datasets)) for shots in all_shots]
         averages = {
             (row, column): average
             for row in labels
@@ -198,12 +209,13 @@ def _few_shot(points: Points, published: Lookup) -> Iterator[Table]:
         title = f"average of {len(datasets)} datasets"
         yield make_table("few_shot", title, averages, labels, columns, published, summary=True)
     for dataset in datasets:
-        columns = [Column(_shots(shots), "accuracy", shots, (dataset,)) for shots in all_shots]
+        columns = [Column(shots_label(shots), "accuracy", shots, (dataset,)) for shots in all_shots]
         chosen = {key: cell for key, cell in cells.items() if key[1] in columns}
         yield make_table("few_shot", dataset, chosen, labels, columns, published, summary=len(datasets) == 1)
 
 
-def _shots(shots: int) -> str:
+def shots_label(shots: int) -> str:
+    """A number of training images per class in words."""
     return "all images" if shots < 0 else f"{shots} shot{'s' * (shots != 1)}"
 
 
@@ -242,22 +254,27 @@ def _without_sources(points: dict[str, Points]) -> Points:
 
 def _with_published_configs(points: Points) -> Points:
     """One row instead of several for a trainer whose published config depends on the shots, where those are used."""
+    joint = joint_rows((point.row, point.dataset, point.shots) for point in points)
+    return {point._replace(row=joint.get(point.row, point.row)): seeds for point, seeds in points.items()}
+
+
+def joint_rows(runs: Iterable[tuple[Row, str, int]]) -> dict[Row, Row]:
+    """The few-shot rows that make one row without a config: those that have only what is published for their config.
+
+    Args:
+        runs: row, dataset and number of shots of every run.
+    """
     placed: dict[Row, bool] = defaultdict(lambda: True)
-    for point in points:
-        placed[point.row] &= any(
-            method.published_config("few_shot", point.dataset, point.shots) == point.row.config
-            for method in METHODS.values()
-            if method.trainer == point.row.trainer
-        )
-    configs = defaultdict(set)
-    for row in placed:
-        if placed[row]:
-            configs[row._replace(config="")].add(row.config)
-    merged = {row for row in placed if placed[row] and len(configs[row._replace(config="")]) > 1}
-    return {
-        point._replace(row=point.row._replace(config="") if point.row in merged else point.row): seeds
-        for point, seeds in points.items()
-    }
+    for row, dataset, shots in runs:
+        placed[row] &= row.config in published_configs(row.trainer, dataset, shots)
+    joint = {row: row._replace(config="") for row, is_placed in placed.items() if is_placed}
+    return {row: of for row, of in joint.items() if [*joint.values()].count(of) > 1}
+
+
+def published_configs(trainer: str, dataset: str, shots: int) -> list[str]:
+    """The configs of a trainer that the published few-shot numbers come from."""
+    methods = [method for method in METHODS.values() if method.trainer == trainer]
+    return [method.published_config("few_shot", dataset, shots) for method in methods]
 
 
 # ---- ablations -------------------------------------------------------------------------------------------------

@@ -14,12 +14,13 @@ from experiments import protocols
 from experiments.methods import METHODS, Method
 from experiments.protocols import Job, Request
 from experiments.report.data import Found
-from experiments.report.layouts import order_of_datasets
+from experiments.report.layouts import joint_rows, order_of_datasets, published_configs
+from experiments.report.tables import Row
 from experiments.runs import IRRELEVANT, ROOT, ZERO_SHOT_PREFIX, Run, read_settings, same
 
 __all__ = ["Missing", "find_missing"]
 
-MOST_COMMANDS = 200  # each takes some configurations to be read; the others get theirs once these have run
+MOST_TESTS = 200  # that get a command, for which configurations are read; others get theirs once these have run
 # What train.py's other arguments and the protocols set
 _GIVEN = {"OUTPUT_DIR", "SEED", "RESUME", "TRAINER.NAME", "DATASET.ROOT", "DATASET.NUM_SHOTS", "PROTOCOL"}
 _GIVEN |= {"DATASET.SUBSAMPLE_CLASSES", "TEST.NO_TEST", *IRRELEVANT}
@@ -65,8 +66,11 @@ def _unfinished(item: Found, commands: "_Commands") -> Missing:
         test = replace(item.run, stage="test_base") if item.run.stage == "train_base" else item.run
         what = f"{item.path}: finished without a test"
         return Missing("untested", what, item.run.protocol, test.folder, commands.of(test))
-    reason, text = ("broken", "results.json is broken") if item.broken else ("unfinished", "no complete results.json")
-    return Missing(reason, f"{item.path}: {text}", item.run.protocol, item.run.folder, commands.of(item.run))
+    reason, more = (
+        ("broken", ": what is there is not the result of a finished run") if item.broken else ("unfinished", "")
+    )
+    what = f"{item.path}: no complete results.json{more}"
+    return Missing(reason, what, item.run.protocol, item.run.folder, commands.of(item.run))
 
 
 def _describe(run: Run) -> str:
@@ -82,56 +86,54 @@ def _describe(run: Run) -> str:
 
 
 def _expected(found: Iterable[Found]) -> Iterator[tuple[str, Run]]:
-    """Every run that the tables' rows need for the seeds and datasets of the other rows of the same table."""
-    tables: dict[tuple, dict[Run, dict[str, set[int | None]]]] = defaultdict(
-        lambda: defaultdict(lambda: defaultdict(set))
-    )
-    transfers = {_row(item.run) for item in found if item.run.stage == "evaluation"}
-    for item in found:
-        run = item.run
-        is_source = run.stage == "all_classes" and _row(run) in transfers
-        if item.accuracy is not None and run.stage != "test_all" and not is_source:
-            tables[run.protocol, run.shots, run.source][_row(run)][run.dataset].add(run.seed)
+    """Protocol and run of every number that the tables' rows need for the seeds and datasets of the others."""
+    runs = [item.run for item in found if item.accuracy is not None and item.run.stage != "test_all"]
+    transfers = {_row(run) for run in runs if run.stage == "evaluation"}
+    # The source of a transfer is no point of a few-shot curve
+    runs = [run for run in runs if run.stage != "all_classes" or _row(run) not in transfers]
+    joint = joint_rows((_row(run), run.dataset, run.shots) for run in runs if run.stage == "all_classes")
+    tables: dict[tuple[str, int, str], Rows] = defaultdict(lambda: defaultdict(lambda: defaultdict(set)))
+    for run in runs:
+        row = joint.get(_row(run), _row(run)) if run.stage == "all_classes" else _row(run)
+        tables[run.protocol, run.shots, run.source][row][run.dataset].add(run.seed)
     for (protocol, shots, source), rows in tables.items():
         for row, dataset, seed in _grid(rows):
-            run = replace(row, dataset=dataset, seed=seed, shots=shots, source=source)
-            for part in _parts(run, protocol):
-                yield protocol, part
+            config = row.config or published_configs(row.trainer, dataset, shots)[0]
+            for stage, name in _parts(protocol, row.reproduced, dataset, source):
+                run = Run(stage, name, row.trainer, config, shots, seed, row.variant, reproduced=row.reproduced)
+                yield protocol, replace(run, source=source if stage == "evaluation" else "")
 
 
-def _row(run: Run) -> Run:
-    """What the runs of a table's row have in common."""
-    stage = "train_base" if run.protocol == "base2new" else run.stage
-    kept = replace(run, stage=stage, dataset="", seed=None, shots=0, source="")
-    return replace(kept, stage="all_classes") if stage == "evaluation" else kept
+Rows = dict[Row, dict[str, set[int | None]]]  # the seeds of each dataset
 
 
-def _grid(rows: dict[Run, dict[str, set[int | None]]]) -> Iterator[tuple[Run, str, int | None]]:
+def _row(run: Run) -> Row:
+    return Row(run.trainer, run.config, run.variant, run.reproduced)
+
+
+def _grid(rows: Rows) -> Iterator[tuple[Row, str, int | None]]:
     """Row, dataset and seed of every number that a full table has."""
-    datasets = order_of_datasets(dataset for of_row in rows.values() for dataset in of_row)
-    for row, of_row in rows.items():
-        own = set().union(*of_row.values())
-        for dataset in datasets:
-            # Without training every seed gives the same, and downloaded weights have the seeds that they have
-            others = {} if _is_fixed(row) else {k: v for k, v in rows.items() if not _is_fixed(k)}
-            seeds = set().union(*(of_other.get(dataset, set()) for of_other in others.values())) or own
+    for dataset in order_of_datasets(dataset for of_row in rows.values() for dataset in of_row):
+        drawn = [of_row.get(dataset, set()) for row, of_row in rows.items() if not _is_fixed(row)]
+        for row, of_row in rows.items():
+            own = set().union(*of_row.values())
+            seeds = own if _is_fixed(row) else set().union(*drawn) or own
             for seed in sorted(seeds, key=lambda seed: -1 if seed is None else seed):
                 yield row, dataset, seed
 
 
-def _is_fixed(row: Run) -> bool:
+def _is_fixed(row: Row) -> bool:
+    """Whether a row's seeds say nothing about those of others: nothing is trained, or downloaded weights are tested."""
     return row.reproduced or row.trainer.startswith(ZERO_SHOT_PREFIX)
 
 
-def _parts(run: Run, protocol: str) -> list[Run]:
-    """The runs that a number is made of."""
+def _parts(protocol: str, reproduced: bool, dataset: str, source: str) -> list[tuple[str, str]]:
+    """Stage and dataset of the runs that a number is made of."""
     if protocol == "base2new":
-        base = "test_base" if run.reproduced else "train_base"
-        return [replace(run, stage=stage) for stage in (base, "test_new")]
-    if run.source:
-        source = replace(run, stage="all_classes", dataset=run.source, source="")
-        return [replace(run, stage="evaluation")] if run.reproduced else [source, replace(run, stage="evaluation")]
-    return [run]
+        return [("test_base" if reproduced else "train_base", dataset), ("test_new", dataset)]
+    if protocol in ("cross_dataset", "domain_generalization"):
+        return [("all_classes", source)] * (not reproduced) + [("evaluation", dataset)]
+    return [("all_classes" if protocol == "few_shot" else "zero_shot", dataset)]
 
 
 # ---- commands --------------------------------------------------------------------------------------------------
@@ -142,16 +144,16 @@ class _Commands:
 
     def __init__(self, found: list[Found], output: Path) -> None:
         self._folders = {item.run: item.path for item in found}
-        self._alike: dict[Run, list[Found]] = defaultdict(list)
+        self._alike: dict[Row, list[Found]] = defaultdict(list)
         for item in found:
             self._alike[_row(item.run)].append(item)
         inside = output.resolve().is_relative_to(ROOT)
         self._output = os.path.relpath(output.resolve(), ROOT) if inside else str(output.resolve())
-        self._count = 0
+        self._tests = 0
 
     def of(self, run: Run) -> str:
-        self._count += 1
-        if self._count > MOST_COMMANDS:
+        self._tests += run.stage not in ("train_base", "all_classes")
+        if self._tests > MOST_TESTS:
             return ""
         try:
             return shlex.join(self._job(run).command("python"))

@@ -5,9 +5,8 @@ from statistics import mean
 
 import pandas as pd
 
-from experiments.methods import METHODS
 from experiments.published import BACKBONE, Published, published_method, published_value
-from experiments.report.layouts import DATASETS
+from experiments.report.layouts import DATASETS, published_configs
 from experiments.report.tables import AVERAGE, Column, Lookup, Row, harmonic_mean
 from experiments.runs import IMAGENET_VARIANTS, Run
 
@@ -66,11 +65,7 @@ def _find(row: Row, column: Column, protocol: str, backbone: str) -> Published |
 
 def _method(row: Row, column: Column, protocol: str, dataset: str) -> str | None:
     """The name in published.csv of the method of a row; None if its settings are not the published ones."""
-    config = row.config or next(
-        method.published_config("few_shot", dataset, column.shots)
-        for method in METHODS.values()
-        if method.trainer == row.trainer
-    )
+    config = row.config or published_configs(row.trainer, dataset, column.shots)[0]
     stage = "all_classes" if column.is_source else STAGES.get(protocol, "evaluation")
     run = Run(stage, dataset, row.trainer, config, column.shots, variant=row.variant, source=column.trained_on)
     return published_method(run, protocol)
