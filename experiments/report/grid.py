@@ -111,15 +111,14 @@ def _pairs(row: Sequence[Cell | None], table: Table) -> Iterator[tuple[Cell, Col
 
 
 def full_names(tables: Iterable[Table]) -> list[str]:
-    """A line for each row whose label is not its full name."""
+    """A line for each method whose label is not its full name; variants have the same addition in both."""
     names = {
-        label: row.method
+        label.removesuffix(f"/{row.variant}"): row._replace(variant="").method
         for table in tables
         if not table.ablation
         for label, row in zip(table.labels, table.rows, strict=True)
-        if label != row.method
     }
-    return [f"{label}: {method}" for label, method in names.items()]
+    return [f"{label}: {method}" for label, method in names.items() if label != method]
 
 
 # ---- comparisons -----------------------------------------------------------------------------------------------

@@ -9,12 +9,13 @@ from experiments.report.tables import Table
 
 __all__ = ["as_latex"]
 
-_WIDE = 6  # columns from which a table goes over both columns of a page, in small type
+_WIDE = 6  # columns from which a table goes over both columns of a page
+_FIT = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"  # no wider than the text
 _RANKS = {1: r"\textbf{%s}", 2: r"\underline{%s}"}
 _SPECIAL = {
     **{character: f"\\{character}" for character in "&%$#_{}"},
     **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
-    **{"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': r"\textquotedbl{}"},
+    **{"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': "''"},
     **{"±": r"$\pm$", "…": r"\ldots{}", "–": "--", "—": "---", "−": "$-$", "’": "'", "“": "``", "”": "''"},
 }
 
@@ -23,8 +24,7 @@ def as_latex(report: Report) -> str:
     """A table environment for each table; numbers are those of the other formats."""
     parts = [
         "% Tables of a report of experiments. The document needs:",
-        "%   \\usepackage[T1]{fontenc}",
-        "%   \\usepackage{booktabs}",
+        "%   \\usepackage{booktabs,graphicx}",
     ]
     return "\n".join([*parts, *(line for table in report.tables for line in _table(table))]) + "\n"
 
@@ -32,25 +32,24 @@ def as_latex(report: Report) -> str:
 def _table(table: Table) -> Iterator[str]:
     sources, notes = Footnotes(), Footnotes()
     found = list(lines(table, sources, notes))
-    is_wide = len(table.columns) >= _WIDE
-    environment = "table*" if is_wide else "table"
+    environment = "table*" if len(table.columns) >= _WIDE else "table"
     about = " ".join(explanations([table], "bold", "underlined"))
     yield f"\n\\begin{{{environment}}}[t]"
     yield "\\centering"
-    if is_wide:
-        yield "\\scriptsize\\setlength{\\tabcolsep}{2pt}"
-    yield f"\\caption{{{_escaped(table.name)}. {_escaped(about)}}}"
+    yield f"\\caption{{{_escaped(table.name)}. {_escaped(about)}}}\\smallskip"
+    yield _FIT
     yield f"\\begin{{tabular}}{{l{'r' * len(table.columns)}}}"
     yield "\\toprule"
     yield _row([_escaped(table.heading), *(_escaped(column.label) for column in table.columns)])
     yield "\\midrule"
     yield from map(_line, found)
     yield "\\bottomrule"
-    yield "\\end{tabular}"
+    yield "\\end{tabular}}"
     below = [*full_names([table]), *(f"[{number}] {text}" for number, text in enumerate(sources.texts, 1))]
     below += [f"({notes.letter(text)}) {text}" for text in notes.texts]
     if below:
-        yield f"\\par\\smallskip\\raggedright\\footnotesize {_escaped('; '.join(below))}"
+        text = _escaped("; ".join(below)).replace("/", "/\\allowbreak{}")
+        yield f"\\par\\smallskip\\raggedright\\footnotesize {text}"
     yield f"\\end{{{environment}}}"
 
 
@@ -67,7 +66,8 @@ def _entry(entry: Entry | None) -> str:
     if entry is None:
         return ""
     number = _RANKS.get(entry.rank or 0, "%s") % entry.text
-    return number + (f" {{\\scriptsize {_escaped(entry.behind.strip())}}}" if entry.behind else "")
+    behind = _escaped(entry.behind.strip()).replace("(-", "($-$")
+    return number + (f" {{\\scriptsize {behind}}}" if behind else "")
 
 
 def _escaped(text: str) -> str:

@@ -96,7 +96,7 @@ def _expected(found: Iterable[Found]) -> Iterator[tuple[str, Run]]:
     for run in runs:
         row = joint.get(_row(run), _row(run)) if run.stage == "all_classes" else _row(run)
         tables[run.protocol, run.shots, run.source][row][run.dataset].add(run.seed)
-    for (protocol, shots, source), rows in tables.items():
+    for (protocol, shots, source), rows in sorted(tables.items()):
         for row, dataset, seed in _grid(rows):
             config = row.config or published_configs(row.trainer, dataset, shots)[0]
             for stage, name in _parts(protocol, row.reproduced, dataset, source):

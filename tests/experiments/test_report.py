@@ -111,7 +111,12 @@ def test_a_table_of_one_seed_explains_no_number_of_seeds(tmp_path: Path, capsys:
 
 def test_best_and_second_of_a_column_as_they_are_printed(tmp_path: Path) -> None:
     """Base: 70.004 and 70.001 are both printed 70.00, so that both are the best, and 69 the second."""
-    for trainer, base, new in (("CoOp", 70.004, 50.0), ("MaPLe", 70.001, 52.0), ("VPT", 69.0, 51.0), ("IVLP", 1.0, 2.0)):
+    for trainer, base, new in (
+        ("CoOp", 70.004, 50.0),
+        ("MaPLe", 70.001, 52.0),
+        ("VPT", 69.0, 51.0),
+        ("IVLP", 1.0, 2.0),
+    ):
         put_both(tmp_path, "dtd", 1, base, new, f"{trainer}/vit_b16")
     (table,) = make_report(tmp_path).tables
     ranks = {name.partition("/")[0]: (of["base"].rank, of["new"].rank) for name, of in rows(table).items()}
@@ -193,7 +198,10 @@ def test_few_shot_averages_have_a_column_for_each_number_of_shots(tmp_path: Path
         put(tmp_path, f"{dataset}/MaPLe/vit_b16_1shots/seed1", one)
         put(tmp_path, f"{dataset}/MaPLe/vit_b16_4shots/seed1", four)
     average, dtd, _ = make_report(tmp_path).tables
-    assert {name: cell.mean for name, cell in rows(average)["MaPLe/vit_b16"].items()} == {"1 shot": 45.0, "4 shots": 70.0}
+    assert {name: cell.mean for name, cell in rows(average)["MaPLe/vit_b16"].items()} == {
+        "1 shot": 45.0,
+        "4 shots": 70.0,
+    }
     assert (average.title, average.summary) == ("average of 2 datasets", True)
     assert (dtd.title, dtd.summary) == ("dtd", False)
 
@@ -298,7 +306,14 @@ def test_another_backbone_has_other_published_numbers(tmp_path: Path, backbone: 
 
 def test_results_csv_has_a_row_per_finished_run_in_full_precision(tmp_path: Path, capsys) -> None:
     more = {
-        **{"macro_f1": 69.5, "correct": 7, "total": 10, "epoch": 5, "backbone": "ViT-B/16", "device": "cpu (2 threads)"},
+        **{
+            "macro_f1": 69.5,
+            "correct": 7,
+            "total": 10,
+            "epoch": 5,
+            "backbone": "ViT-B/16",
+            "device": "cpu (2 threads)",
+        },
         **{"seconds": {"train": 12.5, "test": 0.25}, "versions": {"torch": "2.6.0"}, "peak_memory_bytes": 2**31},
         **{"learned_parameters": 3555072, "notes": ["1 class has no image", "a, second"]},
     }
@@ -311,9 +326,25 @@ def test_results_csv_has_a_row_per_finished_run_in_full_precision(tmp_path: Path
     with open(tmp_path / "results.csv", encoding="utf-8", newline="") as file:
         zero, trained, transfer = csv.DictReader(file)
     assert list(zero) == list(COLUMNS)
-    assert (zero["stage"], zero["shots"], zero["seed"], zero["macro_f1"], zero["total"]) == ("zero_shot", "0", "", "", "")
+    assert (zero["stage"], zero["shots"], zero["seed"], zero["macro_f1"], zero["total"]) == (
+        "zero_shot",
+        "0",
+        "",
+        "",
+        "",
+    )
     assert float(trained["accuracy"]) == 70.12345678901234
-    names = ("protocol", "trainer", "config", "method", "dataset", "seed", "train_seconds", "peak_memory_bytes", "torch")
+    names = (
+        "protocol",
+        "trainer",
+        "config",
+        "method",
+        "dataset",
+        "seed",
+        "train_seconds",
+        "peak_memory_bytes",
+        "torch",
+    )
     assert [trained[name] for name in names] == [
         *("base2new", "MaPLe", "vit_b16", "MaPLe/vit_b16", "dtd", "3", "12.5", str(2**31), "2.6.0")
     ]
