@@ -1,8 +1,8 @@
 """The methods: for each its trainer and its published config per protocol, one row per method."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from dassl.utils.names import closest_hint
 from experiments.runs import DEMONSTRATION
@@ -11,6 +11,8 @@ __all__ = ["METHODS", "Method", "Protocol", "method_named"]
 
 Protocol = Literal["base2new", "cross_dataset", "few_shot", "zero_shot"]
 Config = str | Callable[[str, int], str]  # a name, or a function of the dataset trained on and the shots
+# Settings of train.py, by the protocol, the dataset trained on and the shots
+Settings = Callable[[Protocol, str, int], Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,7 @@ class Method:
     config: Config  # for base-to-new, and the default for the other protocols
     cross_dataset: Config | None = None
     few_shot: Config | None = None
+    settings: Settings | None = None  # published ones that are not in the config
     demonstration: str = "vit_micro"  # for every protocol on the embedded demonstration
     trained: bool = True  # False: there is nothing to train, so every run is a test
     script_suffix: str = ""  # ends the published names of its scripts: base2new_train_vpt.sh
@@ -34,6 +37,13 @@ class Method:
         own = {"cross_dataset": self.cross_dataset, "few_shot": self.few_shot}.get(protocol)
         config = self.config if own is None else own
         return config if isinstance(config, str) else config(dataset, shots)
+
+    def published_settings(self, protocol: Protocol, dataset: str, shots: int) -> tuple[str, ...]:
+        """KEY VALUE pairs that the published numbers of ``protocol`` have besides the config's, likewise."""
+        if dataset == DEMONSTRATION or self.settings is None:
+            return ()
+        found = self.settings(protocol, dataset, shots)
+        return tuple(word for key, value in found.items() for word in (key, str(value)))
 
 
 def _coop_few_shot(dataset: str, shots: int) -> str:

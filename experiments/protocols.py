@@ -4,14 +4,26 @@ A function per kind of run turns a ``Request`` into a ``Job``. Relative folders 
 the commands run.
 """
 
+import os
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from dassl.utils.names import closest_hint
 from dassl.utils.schema import describe
 from experiments.methods import Method, Protocol
-from experiments.runs import ROOT, Run, Status, read_settings, run_status, same, transfer_protocol
+from experiments.runs import (
+    ROOT,
+    Run,
+    Status,
+    read_settings,
+    run_settings,
+    run_status,
+    same,
+    transfer_protocol,
+    unless_changed,
+)
 
 __all__ = [
     *("Job", "Request", "base2new_test", "base2new_train", "check_datasets", "few_shot", "find_weights"),
@@ -67,6 +79,10 @@ class Request:
         _check_configs("config", f" of {trainer}", (config,), f"configs/trainers/{trainer}")
         return config
 
+    def settings_for(self, protocol: Protocol) -> tuple[str, ...]:
+        """KEY VALUE pairs that are published with the config; none if another config is asked for."""
+        return () if self.config else self.method.published_settings(protocol, self.dataset, self.shots)
+
 
 @dataclass(frozen=True)
 class Job:
@@ -76,17 +92,18 @@ class Job:
     data: str
     output: str
     options: tuple[str, ...]  # the protocol's KEY VALUE pairs, then the user's
+    published: tuple[str, ...] = ()  # pairs that come with the method: the training's and the options win over them
     test_only: bool = False
     needs: "Job | None" = None  # the training whose weights are tested
     weights: str = ""  # or the folder of downloaded ones
     load_epoch: int | None = None  # asked for; None: the last one trained
     switches: tuple[str, ...] = ()  # flags of train.py without a value
 
-    @property
+    @cached_property
     def folder(self) -> str:
         return f"{self.output}/{self.run.folder}"
 
-    @property
+    @cached_property
     def path(self) -> Path:
         return ROOT / self.folder
 
@@ -99,10 +116,14 @@ class Job:
             return None
         if self.load_epoch is not None:
             return self.load_epoch
-        file = self._config_files[-1]
-        if self.needs and (self.needs.path / "config.yaml").is_file():
-            file = self.needs.path / "config.yaml"
-        settings = read_settings(file)
+        if self.needs and (trained := run_settings(self.needs.path)) is not None:
+            file, settings = self.needs.path / "config.yaml", trained
+        else:
+            file = self._config_files[-1]
+            published = dict(zip(self.published[::2], self.published[1::2], strict=True))
+            settings = dict(read_settings(file))
+            if "OPTIM.MAX_EPOCH" in published:
+                settings["OPTIM.MAX_EPOCH"] = int(published["OPTIM.MAX_EPOCH"])
         epoch = settings.get("OPTIM.MAX_EPOCH")
         if epoch is None or settings.get("TEST.FINAL_MODEL") == "best_val":
             return None
@@ -123,15 +144,21 @@ class Job:
                 command += ["--load-epoch", str(epoch)]
         if self.test_only:
             command.append("--eval-only")
-        return [*command, *self.switches, *self.options, *self._settings_of_training()]
+        return [*command, *self.switches, *self._settings()]
+
+    def _settings(self) -> tuple[str, ...]:
+        """All KEY VALUE pairs; those of the method only where nothing else sets their key."""
+        given = (*self.options, *self._settings_of_training())
+        pairs = zip(self.published[::2], self.published[1::2], strict=True)
+        return (*(word for pair in pairs if pair[0] not in given[::2] for word in pair), *given)
 
     def _settings_of_training(self) -> tuple[str, ...]:
         """KEY VALUE pairs: the backbone and other settings that the tested weights depend on, where the training has
         other values than the config files, and the options do not set them.
         """
-        if not (self.needs and (self.needs.path / "config.yaml").is_file()):
+        trained = run_settings(self.needs.path) if self.needs else None
+        if trained is None:
             return ()
-        trained = read_settings(self.needs.path / "config.yaml")
         files = {key: value for file in self._config_files for key, value in read_settings(file).items()}
         of_trainer = [key for key in files if key.startswith("TRAINER.") and key.count(".") > 1]
         nodes = tuple(f"{key.rpartition('.')[0]}." for key in of_trainer)
@@ -150,13 +177,13 @@ class Job:
         """
         if self.weights or (self.needs and _newer(self.needs.path / "results.json", self.path / "results.json")):
             return Status("new")
-        return run_status(self.path, self._config_files, self.options + self._settings_of_training(), self.epoch())
+        return run_status(self.path, self._config_files, self._settings(), self.epoch())
 
     def is_ready(self) -> bool:
         """Whether the training that it depends on is finished."""
         return self.needs is None or run_status(self.needs.path).state == "finished"
 
-    @property
+    @cached_property
     def _config_files(self) -> list[Path]:
         """Its YAML files; later ones win."""
         return [ROOT / _dataset_file(self.run.dataset), ROOT / _config_file(self.run.trainer, self.run.config)]
@@ -172,7 +199,7 @@ def check_datasets(*names: str) -> None:
 
 
 def _check_configs(kind: str, owner: str, names: tuple[str, ...], folder: str) -> None:
-    known = sorted(path.stem for path in (ROOT / folder).glob("*.yaml"))
+    known = _yaml_files(ROOT / folder)
     lines = [
         f"no {kind} '{name}'{owner}: there is no {folder}/{name}.yaml{closest_hint(name.removesuffix('.yaml'), known)}"
         for name in names
@@ -180,6 +207,12 @@ def _check_configs(kind: str, owner: str, names: tuple[str, ...], folder: str) -
     ]
     if lines:
         raise ValueError("\n".join([*lines, f"There are: {', '.join(known) or 'none'}"]))
+
+
+@unless_changed
+def _yaml_files(folder: Path) -> list[str]:
+    """The names of the YAML files in a folder, without the ending."""
+    return sorted(path.stem for path in folder.glob("*.yaml"))
 
 
 def _dataset_file(dataset: str) -> str:
@@ -192,7 +225,13 @@ def _config_file(trainer: str, config: str) -> str:
 
 def _newer(a: Path, b: Path) -> bool:
     """Whether file ``a`` exists and ``b`` does not, or is older."""
-    return a.is_file() and (not b.is_file() or a.stat().st_mtime_ns > b.stat().st_mtime_ns)
+    times = []
+    for file in (a, b):
+        try:
+            times.append(os.stat(file).st_mtime_ns)
+        except OSError:
+            times.append(-1)
+    return times[0] > times[1]
 
 
 # ---- jobs ------------------------------------------------------------------------------------------------------
@@ -211,25 +250,25 @@ def base2new_test(request: Request) -> Job:
 
 def xd_train(request: Request) -> Job:
     """Train on all classes of ``request.dataset``, the source of a transfer."""
-    return _all_classes(request, request.config_for("cross_dataset"))
+    return _all_classes(request, "cross_dataset")
 
 
 def xd_test(request: Request) -> Job:
     """Test the weights that were trained on ``request.source`` on ``request.dataset``."""
     needs = xd_train(replace(request, dataset=request.source))
-    return _evaluation(request, needs.run.config, source=request.source, needs=needs)
+    return _evaluation(request, needs.run.config, source=request.source, published=needs.published, needs=needs)
 
 
 def few_shot(request: Request) -> Job:
     """Train on all classes: one point of a few-shot curve."""
-    return _all_classes(request, request.config_for("few_shot"))
+    return _all_classes(request, "few_shot")
 
 
 def zero_shot(request: Request) -> Job:
     """Test on all classes without training; there are neither shots nor a seed."""
     request = replace(request, shots=0, seed=None)
     run = _run(request, "zero_shot", request.config_for("zero_shot"))
-    return _job(request, run, ("PROTOCOL", "zero_shot"), test_only=True)
+    return _job(request, run, ("PROTOCOL", "zero_shot"), published=request.settings_for("zero_shot"), test_only=True)
 
 
 def reproduce(request: Request, weights: str) -> list[Job]:
@@ -239,17 +278,20 @@ def reproduce(request: Request, weights: str) -> list[Job]:
 
 def reproduce_xd(request: Request, weights: str) -> list[Job]:
     """Test downloaded weights, trained on ImageNet, on another dataset."""
-    return [_evaluation(request, request.config_for("cross_dataset"), source="imagenet", weights=weights)]
+    published = replace(request, dataset="imagenet").settings_for("cross_dataset")
+    config = request.config_for("cross_dataset")
+    return [_evaluation(request, config, source="imagenet", published=published, weights=weights)]
 
 
 def _base2new(request: Request, stage: str, classes: str, weights: str = "", **more: Any) -> Job:
     run = _run(request, stage, request.config_for("base2new"), reproduced=bool(weights))
     options = ("DATASET.NUM_SHOTS", str(request.shots), "DATASET.SUBSAMPLE_CLASSES", classes)
-    return _job(request, run, options, weights=weights, **more)
+    return _job(request, run, options, published=request.settings_for("base2new"), weights=weights, **more)
 
 
-def _all_classes(request: Request, config: str) -> Job:
-    return _job(request, _run(request, "all_classes", config), ("DATASET.NUM_SHOTS", str(request.shots)))
+def _all_classes(request: Request, protocol: Protocol) -> Job:
+    run = _run(request, "all_classes", request.config_for(protocol))
+    return _job(request, run, ("DATASET.NUM_SHOTS", str(request.shots)), published=request.settings_for(protocol))
 
 
 def _evaluation(request: Request, config: str, source: str, weights: str = "", **more: Any) -> Job:

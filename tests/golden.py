@@ -3,6 +3,7 @@
 import json
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from safetensors import safe_open
@@ -14,6 +15,7 @@ from dassl.config import get_cfg_default
 from dassl.engine import TRAINER_REGISTRY
 from tests.paths import GOLDEN
 from trainers import extend_cfg
+from trainers.base import ClipTrainer
 from trainers.prompted_clip import FrozenTowersCLIP
 
 NODES = {"MaPLe": "MAPLE", "CoOp": "COOP", "CoCoOp": "COCOOP", "VPT": "VPT", "IVLP": "IVLP"}
@@ -35,7 +37,7 @@ def trainer_options(trainer: str, **values: Any) -> CfgNode:
     """The trainer's config node with its defaults, fp32 and the given values."""
     cfg = get_cfg_default()
     extend_cfg(cfg)
-    options = cfg.TRAINER[NODES[trainer]]
+    options = cfg.TRAINER[TRAINER_REGISTRY.get(trainer).config_node]
     options.PREC = "fp32"
     for key, value in values.items():
         assert key in options, key
@@ -47,6 +49,37 @@ def build(trainer: str, classnames: list[str], clip_model: CLIP, **values: Any) 
     """The trainer's model, without the trainer."""
     dataset = SimpleNamespace(classnames=classnames)
     return TRAINER_REGISTRY.get(trainer).build(trainer_options(trainer, **values), dataset, clip_model)
+
+
+def make_trainer(meta: dict[str, Any], dataset: str = "Dataset", settings: dict[str, Any] | None = None) -> ClipTrainer:
+    """The trainer of a golden file on the golden CLIP, with its optimizer, but without data.
+
+    Args:
+        meta: of the file; names its trainer, classes and optimizer.
+        dataset: registered name of the data set that the trainer takes its classes from.
+        settings: further settings, such as {"TRAINER.COOP.N_CTX": 4}.
+    """
+    of_data = type(dataset, (), {"classnames": meta["classnames"]})()
+    method = TRAINER_REGISTRY.get(meta["trainer"])
+
+    class OnGoldenClip(method):
+        def check_cfg(self, cfg: CfgNode) -> None:
+            pass
+
+        def build_data_loader(self) -> None:
+            self.dm = SimpleNamespace(dataset=of_data)
+            self.num_classes = len(of_data.classnames)
+            self.lab2cname = dict(enumerate(of_data.classnames))
+
+    cfg = get_cfg_default()
+    extend_cfg(cfg)
+    optim = {f"OPTIM.{key.upper()}": value for key, value in meta["optim"].items() if f"{key.upper()}" in cfg.OPTIM}
+    given = {f"TRAINER.{method.config_node}.PREC": "fp32", "USE_CUDA": False, **optim, **(settings or {})}
+    cfg.merge_from_list([word for pair in given.items() for word in pair])
+    with patch("trainers.base.load_clip", lambda cfg: golden_clip()):
+        trainer = OnGoldenClip(cfg)
+    trainer.set_model_mode("train")
+    return trainer
 
 
 def load_parameters(model: torch.nn.Module, values: dict[str, Tensor], prefix: str) -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import os.path as osp
 import re
+import stat
 import time
 import zlib
 from collections.abc import Iterator
@@ -242,12 +243,13 @@ def read_json(fpath: str | Path, max_bytes: int = 2**30) -> Any:
         OSError: the file cannot be opened.
         ValueError: the file is not JSON or too long; the message names it.
     """
-    if os.path.exists(fpath) and not os.path.isdir(fpath) and not os.path.isfile(fpath):
+    found = os.stat(fpath)
+    if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):
         raise ValueError(f"{fpath} is not a regular file")  # reading a pipe would wait for ever
-    with open(fpath, "rb") as file:
-        content = file.read(max_bytes + 1)
-    if len(content) > max_bytes:
+    if stat.S_ISREG(found.st_mode) and found.st_size > max_bytes:
         raise ValueError(f"{fpath} is longer than the {max_bytes:,} bytes that are read")
+    with open(fpath, "rb") as file:
+        content = file.read()
     try:
         return json.loads(content.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:

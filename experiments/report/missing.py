@@ -3,7 +3,7 @@
 import os
 import shlex
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -16,7 +16,7 @@ from experiments.protocols import Job, Request
 from experiments.report.data import Found
 from experiments.report.layouts import joint_rows, order_of_datasets, published_configs
 from experiments.report.tables import Row
-from experiments.runs import IRRELEVANT, ROOT, ZERO_SHOT_PREFIX, Run, read_settings, same
+from experiments.runs import IRRELEVANT, ROOT, ZERO_SHOT_PREFIX, Run, read_settings, run_settings, same
 
 __all__ = ["Missing", "find_missing"]
 
@@ -193,11 +193,18 @@ class _Commands:
             self._alike[_row(run)], key=lambda item: (item.run.stage != run.stage, item.run.dataset != run.dataset)
         )
         for other in [run, training, *(item.run for item in alike)]:
-            if other in self._folders and (self._folders[other] / "config.yaml").is_file():
-                data, options = _saved(self._folders[other] / "config.yaml", other)
+            if other in self._folders and (saved := _saved(self._folders[other])):
                 is_training = other == training and other != run
-                return data, () if is_training else options
+                return str(saved.get("DATASET.ROOT") or "./data"), () if is_training else _own_options(saved, other)
         return "./data", ()
+
+
+def _saved(folder: Path) -> Mapping[str, Any]:
+    """The settings of a run; {} if there are none that can be read."""
+    try:
+        return run_settings(folder) or {}
+    except (OSError, ValueError):
+        return {}
 
 
 @cache
@@ -205,10 +212,8 @@ def _defaults() -> dict[str, Any]:
     return dict(flatten(get_cfg_default()))
 
 
-@cache
-def _saved(config: Path, run: Run) -> tuple[str, tuple[str, ...]]:
-    """The folder of the datasets in a run's config.yaml, and KEY VALUE words for what its config files do not set."""
-    saved = read_settings(config)
+def _own_options(saved: Mapping[str, Any], run: Run) -> tuple[str, ...]:
+    """KEY VALUE words for the settings of a run that its config files do not have."""
     of_files = dict(_defaults())
     for file in (f"configs/datasets/{run.dataset}.yaml", f"configs/trainers/{run.trainer}/{run.config}.yaml"):
         of_files |= read_settings(ROOT / file)
@@ -217,4 +222,4 @@ def _saved(config: Path, run: Run) -> tuple[str, tuple[str, ...]]:
         of_others = key.startswith("TRAINER.") and not key.startswith(f"TRAINER.{run.trainer.upper()}.")
         if value is not None and key not in _GIVEN and not of_others and not same(key, value, of_files.get(key)):
             words += [key, str(value)]
-    return str(saved.get("DATASET.ROOT") or "./data"), tuple(words)
+    return tuple(words)

@@ -142,3 +142,28 @@ def test_relative_folders_start_at_the_root() -> None:
     job = protocols.zero_shot(Request(METHODS["zsclip"], "dtd", seed=3, shots=4))
     assert job.folder == "output/ZeroshotCLIP/vit_b16/dtd", "neither shots nor a seed"
     assert job.path == ROOT / job.folder
+
+
+def test_published_settings_yield_to_the_options_and_to_the_training(request_of) -> None:
+    def of_shots(protocol: str, dataset: str, shots: int) -> dict[str, object]:
+        return {"OPTIM.MAX_EPOCH": shots, "TRAINER.MAPLE.N_CTX": 4}
+
+    method = replace(METHODS["maple"], settings=of_shots)
+    ask = request_of(method, shots=8)
+    training, test = protocols.base2new_train(ask), protocols.base2new_test(ask)
+    assert training.command("python")[-8:] == [
+        *("OPTIM.MAX_EPOCH", "8", "TRAINER.MAPLE.N_CTX", "4"),
+        *("DATASET.NUM_SHOTS", "8", "DATASET.SUBSAMPLE_CLASSES", "base"),
+    ]
+    assert test.epoch() == 8
+    own = protocols.base2new_train(replace(ask, options=("OPTIM.MAX_EPOCH", "3")))
+    assert own.command("python").count("OPTIM.MAX_EPOCH") == 1
+    assert own.command("python")[-2:] == ["OPTIM.MAX_EPOCH", "3"]
+
+    finish(training, "OPTIM:\n  MAX_EPOCH: 3\nTRAINER:\n  MAPLE:\n    N_CTX: 6\n")
+    assert test.epoch() == 3
+    assert test.command("python")[-2:] == ["TRAINER.MAPLE.N_CTX", "6"]
+    assert test.command("python").count("TRAINER.MAPLE.N_CTX") == 1
+
+    other = protocols.base2new_train(replace(ask, config="vit_micro"))
+    assert "OPTIM.MAX_EPOCH" not in other.command("python")  # settings belong to the published config

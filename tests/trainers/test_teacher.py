@@ -1,0 +1,36 @@
+"""The frozen towers as a teacher of texts."""
+
+import pytest
+import torch
+
+from tests import golden
+from tests.paths import needs_golden
+from trainers.prompted_clip import independently_prompted, unit
+from trainers.prompts import fill
+from trainers.teacher import TextTeacher, template_of
+
+
+@needs_golden
+@pytest.mark.parametrize("file", ["promptsrc_v3_t3", "kgcoop_w8"])
+def test_features_equal_the_golden_ones_beside_prompts_in_the_tower(file: str):
+    values, meta = golden.read(f"{file}.safetensors")
+    clip_model = golden.golden_clip()
+    templates = meta.get("templates") or [meta["teacher_template"]]
+    teacher = TextTeacher(clip_model, [fill(template, meta["classnames"]) for template in templates])
+    model = independently_prompted(clip_model, meta["classnames"], "a photo of a", (2, 2), (3, 3))
+    found = teacher.features(model.text_encoder)
+    torch.testing.assert_close(found, unit(values["aux.teacher_text"]), rtol=1e-4, atol=1e-6)
+    assert not found.requires_grad
+    assert teacher.features(model.text_encoder) is found
+
+
+class OxfordPets:
+    template = "a photo of a {}, a type of pet."
+
+
+def test_a_template_given_by_the_user_wins_over_the_published_one():
+    dataset = OxfordPets()
+    assert template_of(dataset, {}) == "a photo of a {}, a type of pet."
+    assert template_of(dataset, {"OxfordPets": "a pet: {}."}) == "a pet: {}."
+    dataset.template = "my {}."
+    assert template_of(dataset, {"OxfordPets": "a pet: {}."}) == "my {}."

@@ -1,0 +1,59 @@
+"""The teacher of methods that stay close to the pretrained CLIP: the same frozen towers, without prompts.
+
+For images it is `FrozenTowersCLIP.without_prompts`; this module has the texts.
+
+Letters: K classes, E joint width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from clip.model import CLIP
+from clip.text import TextEncoder
+
+from .prompted_clip import FixedTexts, unit
+from .prompts import DEFAULT_TEMPLATE
+
+
+def template_of(dataset: Any, published: Mapping[str, str]) -> str:
+    """The hand-written prompt of a data set: DATASET.TEMPLATE, else the method's published one, else its own.
+
+    Args:
+        published: templates by the registered names of data sets.
+    """
+    own = getattr(dataset, "template", DEFAULT_TEMPLATE)
+    return own if "template" in vars(dataset) else published.get(type(dataset).__name__, own)
+
+
+class TextTeacher:
+    """Text features of K classes as the towers give them without prompts, computed when first asked for.
+
+    They take a pass over all texts, which an evaluation does not need, and are kept for the rest of the run.
+
+    Args:
+        clip_model: the backbone, in the precision that its towers compute in.
+        texts: for each template the prompts of the K classes.
+    """
+
+    def __init__(self, clip_model: CLIP, texts: Sequence[Sequence[str]]):
+        self._clip_model, self._texts = clip_model, texts
+        self._features: Tensor | None = None
+
+    def features(self, text_encoder: TextEncoder) -> Tensor:
+        """(K, E) on the device of the text tower: the mean of the raw features over the templates, normalised."""
+        device = text_encoder.text_projection.device
+        if self._features is None or self._features.device != device:
+            total = sum(self.encode(texts, text_encoder) for texts in self._texts)
+            self._features = unit(torch.as_tensor(total) / len(self._texts))
+        return self._features
+
+    @torch.no_grad()
+    def encode(self, texts: Sequence[str], text_encoder: TextEncoder) -> Tensor:
+        """Raw features (N, E), in fp32, of N texts."""
+        fixed = FixedTexts(self._clip_model, texts).to(text_encoder.text_projection.device)
+        return text_encoder(fixed.token_embeddings, fixed.layout, None).float()
