@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 
 from experiments.report.comparisons import LEAST_PAIRS, Comparison
 from experiments.report.layouts import HEADINGS, shots_label
@@ -110,12 +111,18 @@ def _pairs(row: Sequence[Cell | None], table: Table) -> Iterator[tuple[Cell, Col
     return ((cell, column) for cell, column in zip(row, table.columns, strict=True) if cell)
 
 
+def sections(tables: Iterable[Table]) -> Iterator[tuple[str, list[Table]]]:
+    """Tables that are together, with the title of the list of their methods' full names: those of a protocol."""
+    for ablation, group in groupby(tables, key=lambda table: bool(table.ablation)):
+        for protocol, of_protocol in groupby(group, key=lambda table: table.protocol):
+            yield "" if ablation else f"Methods of {NAMES[protocol].lower()}", list(of_protocol)
+
+
 def full_names(tables: Iterable[Table]) -> list[str]:
     """A line for each method whose label is not its full name; variants have the same addition in both."""
     names = {
         label.removesuffix(f"/{row.variant}"): row._replace(variant="").method
         for table in tables
-        if not table.ablation
         for label, row in zip(table.labels, table.rows, strict=True)
     }
     return [f"{label}: {method}" for label, method in names.items() if label != method]

@@ -45,7 +45,10 @@ def _table(table: Table) -> Iterator[str]:
     yield from map(_line, found)
     yield "\\bottomrule"
     yield "\\end{tabular}}"
-    below = [*full_names([table]), *(f"[{number}] {text}" for number, text in enumerate(sources.texts, 1))]
+    below = [
+        *([] if table.ablation else full_names([table])),
+        *(f"[{number}] {text}" for number, text in enumerate(sources.texts, 1)),
+    ]
     below += [f"({notes.letter(text)}) {text}" for text in notes.texts]
     if below:
         text = _escaped("; ".join(below)).replace("/", "/\\allowbreak{}")

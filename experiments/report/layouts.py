@@ -45,11 +45,10 @@ def make_tables(frame: pd.DataFrame, published: Lookup = lambda row, column, pro
         published: the published number that belongs to a row and a column of a protocol's table.
     """
     points = _points(frame)
-    few_shot = points["few_shot"]
     tables = [
         *_base2new(points["base2new"], published),
-        *_transfer("cross_dataset", points["cross_dataset"], few_shot, published),
-        *_transfer("domain_generalization", points["domain_generalization"], few_shot, published),
+        *_transfer("cross_dataset", points, published),
+        *_transfer("domain_generalization", points, published),
         *_few_shot(_with_published_configs(_without_sources(points)), published),
         *_zero_shot(points["zero_shot"], published),
     ]
@@ -160,16 +159,23 @@ def _take_harmonic_means(averages: Cells, columns: Collection[Column]) -> None:
             averages[row, column] = harmonic(averages[row, by_metric["base"]], averages[row, by_metric["new"]])
 
 
-def _transfer(protocol: str, points: Points, few_shot: Points, published: Lookup) -> Iterator[Table]:
-    """For each source and number of shots: the accuracy on the source, on every target, and the targets' average."""
-    labels = _labels(point.row for point in points)
-    for source, shots in sorted({(point.source, point.shots) for point in points}):
-        here = {point: seeds for point, seeds in points.items() if (point.source, point.shots) == (source, shots)}
+def _transfer(protocol: str, points: dict[str, Points], published: Lookup) -> Iterator[Table]:
+    """For each source and number of shots: the accuracy on the source, on every target, and the targets' average.
+
+    Zero-shot results on the same datasets are rows, too.
+    """
+    labels = _labels(point.row for point in (*points[protocol], *points["zero_shot"]))
+    for source, shots in sorted({(point.source, point.shots) for point in points[protocol]}):
+        here = {of: seeds for of, seeds in points[protocol].items() if (of.source, of.shots) == (source, shots)}
+        targets = {point.dataset for point in here}
+        on_source = {point.row: points["few_shot"].get(point._replace(dataset=source, source="")) for point in here}
+        for point, seeds in points["zero_shot"].items():
+            if point.dataset in targets:
+                here[point._replace(shots=shots, source=source)] = seeds
+                on_source[point.row] = points["zero_shot"].get(point._replace(dataset=source))
         cells, columns = _by_dataset(here, shots, source)
         column = Column(f"{source} (source)", "accuracy", shots, (source,), source, is_source=True)
-        for row in {point.row for point in here}:
-            if trained := few_shot.get(Point(row, source, shots, "accuracy")):
-                cells[row, column] = over_seeds(trained.values())
+        cells |= {(row, column): over_seeds(seeds.values()) for row, seeds in on_source.items() if seeds}
         columns = [column, *columns] if any(of is column for _, of in cells) else columns
         title = f"trained on {source}, {shots_label(shots)}"
         yield make_table(protocol, title, cells, labels, columns, published, summary=True)

@@ -14,6 +14,7 @@ from experiments.report.grid import (
     explanations,
     full_names,
     lines,
+    sections,
 )
 
 __all__ = ["as_markdown"]
@@ -31,18 +32,18 @@ def _parts(report: Report) -> Iterator[str]:
     yield f"# Results in {_escaped(str(report.output))}\n"
     if report.tables:
         yield " ".join(map(_escaped, explanations(report.tables, "bold", "underlined"))) + "\n"
-    for table in report.tables:
-        yield f"## {_escaped(table.name)}\n"
-        found = list(lines(table, sources, notes))
-        rows = [[_escaped(line.label), *map(_entry, line.entries)] for line in found]
-        yield _table([table.heading, *(column.label for column in table.columns)], rows)
+    for title, found in sections(report.tables):
+        for table in found:
+            yield f"## {_escaped(table.name)}\n"
+            rows = [[_escaped(line.label), *map(_entry, line.entries)] for line in lines(table, sources, notes)]
+            yield _table([table.heading, *(column.label for column in table.columns)], rows)
+        if title and (names := full_names(found)):
+            yield "\n".join([f"{title}:\n", *(f"- {_escaped(name)}" for name in names), ""])
+    yield "## Sources and notes\n" if sources.texts or notes.texts else ""
     for number, text in enumerate(sources.texts, 1):
         yield f"- \\[{number}\\] {_escaped(text)}"
     for text in notes.texts:
         yield f"- ({notes.letter(text)}) {_escaped(text)}"
-    if names := full_names(report.tables):
-        yield "\n## Methods\n"
-        yield from (f"- {_escaped(name)}" for name in names)
     if report.comparisons:
         yield f"\n## Comparisons\n\n{_escaped(explain_comparisons())}\n"
         yield _table(COMPARISON_COLUMNS, [list(map(_escaped, row)) for row in comparison_lines(report.comparisons)])

@@ -13,6 +13,7 @@ from experiments.runs import IMAGENET_VARIANTS, Run
 __all__ = ["published_lookup"]
 
 STAGES = {"base2new": "train_base", "few_shot": "all_classes", "zero_shot": "zero_shot"}
+TRANSFERS = ("zero_shot", "cross_dataset", "domain_generalization")
 # The datasets of the published averages
 ALL = {
     "base2new": set(DATASETS) - set(IMAGENET_VARIANTS),
@@ -47,7 +48,9 @@ def _find(row: Row, column: Column, protocol: str, backbone: str) -> Published |
         return None
 
     def value(dataset: str, metric: str) -> Published | None:
-        return published_value(protocol, method, dataset, metric, column.shots, backbone)
+        tables = TRANSFERS if protocol == "zero_shot" else (protocol,)  # where zero-shot results are published
+        found = (published_value(table, method, dataset, metric, column.shots, backbone) for table in tables)
+        return next(filter(None, found), None)
 
     if column.dataset != AVERAGE:
         return value(column.dataset, column.metric)

@@ -19,9 +19,10 @@ from experiments.report.grid import (
     explanations,
     full_names,
     lines,
+    sections,
 )
 from experiments.report.missing import Missing
-from experiments.report.tables import NAMES, Table
+from experiments.report.tables import Table
 
 __all__ = ["as_text"]
 
@@ -55,14 +56,11 @@ def _wrapped(sentences: Sequence[str]) -> str:
 
 
 def _tables(tables: Sequence[Table], sources: Footnotes, notes: Footnotes) -> Iterator[str]:
-    for is_ablation, group in groupby(tables, key=lambda table: bool(table.ablation)):
-        for protocol, of_protocol in groupby(group, key=lambda table: table.protocol):
-            found = list(of_protocol)
-            for table in found:
-                yield f"{table.name}\n{_grid(table, list(lines(table, sources, notes)))}"
-            names = full_names(found)
-            if names and not is_ablation:
-                yield "\n".join([f"Methods of {NAMES[protocol].lower()}:", *(f"  {name}" for name in names)])
+    for title, found in sections(tables):
+        for table in found:
+            yield f"{table.name}\n{_grid(table, list(lines(table, sources, notes)))}"
+        if title and (names := full_names(found)):
+            yield "\n".join([f"{title}:", *(f"  {name}" for name in names)])
 
 
 def _grid(table: Table, found: Sequence[Line]) -> str:

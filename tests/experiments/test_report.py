@@ -178,6 +178,21 @@ def test_transfer_shows_the_source_outside_the_average(tmp_path: Path) -> None:
     ], "and the source is no few-shot curve"
 
 
+def test_zero_shot_results_stand_beside_transfers(tmp_path: Path) -> None:
+    """As in the published tables; 66.73 and 60.83 are CLIP's on ImageNet and ImageNetV2."""
+    put(tmp_path, "evaluation/MaPLe/vit_b16_16shots/imagenetv2/seed1", 64.0)
+    for dataset, accuracy in (("imagenet", 66.0), ("imagenetv2", 61.0), ("dtd", 44.0)):
+        put(tmp_path, f"ZeroshotCLIP/vit_b16/{dataset}", accuracy)
+    shifted, zero = map(rows, make_report(tmp_path).tables)
+    assert list(shifted) == ["ZeroshotCLIP/vit_b16", "MaPLe/vit_b16"]
+    clip = shifted["ZeroshotCLIP/vit_b16"]
+    assert [(name, cell.mean, cell.published) for name, cell in clip.items()] == [
+        ("imagenet (source)", 66.0, 66.73),
+        ("imagenetv2", 61.0, 60.83),
+    ]
+    assert [cell.published for cell in zero["ZeroshotCLIP/vit_b16"].values()] == [66.73, None, 60.83, None]
+
+
 def test_few_shot_and_zero_shot_trees_and_coops_subfolder(tmp_path: Path) -> None:
     for seed, accuracy in ((1, 60.0), (2, 62.0)):
         put(tmp_path, f"dtd/CoOp/vit_b16_4shots/nctx16_cscFalse_ctpend/seed{seed}", accuracy)
