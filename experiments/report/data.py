@@ -18,6 +18,7 @@ __all__ = ["COLUMNS", "Found", "as_frame", "find_runs", "read_results", "run_of"
 
 RUN_FILES = {"results.json", "config.yaml", "log.txt", "resume.pth.tar", JOB_FILE}  # any of them marks a run folder
 _MOST_BYTES = 2**20  # of a job.json
+_LARGEST = 2**53  # number that every column can hold
 
 # Column: its type. The first nine identify the run and come from its folder's name; `method` is Run.method.
 COLUMNS = {
@@ -69,7 +70,8 @@ def find_runs(output: str | Path) -> list[Found]:
 def _folders(output: Path) -> Iterator[tuple[Run, Path]]:
     for folder, below, files in os.walk(output, followlinks=True):
         below[:] = [name for name in below if not _leads_back(os.path.join(folder, name))]
-        if not RUN_FILES.isdisjoint(files) and (run := Run.parse(Path(folder).relative_to(output).as_posix())):
+        run = None if RUN_FILES.isdisjoint(files) else Run.parse(Path(folder).relative_to(output).as_posix())
+        if run and max(abs(run.shots), run.seed or 0) < _LARGEST:
             below.clear()  # what a run keeps in folders of its own
             yield run, Path(folder)
 
@@ -137,7 +139,7 @@ def _number(value: Any) -> float | None:
 
 
 def _count(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63 else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and abs(value) < _LARGEST else None
 
 
 def _text(value: Any) -> str:

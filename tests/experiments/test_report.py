@@ -6,12 +6,18 @@ import json
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from experiments.__main__ import main
 from experiments.report.contents import Report, make_report
 from experiments.report.data import COLUMNS, read_results, run_of
+from experiments.report.latex import as_latex
 from experiments.report.layouts import swept
+from experiments.report.machine import as_json, runs_as_csv
+from experiments.report.markdown import as_markdown
 from experiments.report.tables import Cell, Table, harmonic_mean, measured, over_seeds
+from experiments.report.text import as_text
 from experiments.runs import Run
 from tests.experiments.run_folders import base2new, put, put_both
 
@@ -375,6 +381,26 @@ def test_rows_are_runs(tmp_path: Path) -> None:
     frame = read_results(tmp_path)
     assert {run_of(row).folder for row in frame.itertuples()} == set(folders)
     assert all(run_of(row) == Run.parse(row.folder) for row in frame.itertuples())
+
+
+ANY = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=4,
+)
+FIELDS = ("macro_f1", "total", "epoch", "seconds", "versions", "notes", "backbone", "peak_memory_bytes", "settings")
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.dictionaries(st.sampled_from(FIELDS), ANY), st.sampled_from(["dtd", "\udcff d", "10**3", "a|b,c"]))
+def test_whatever_results_hold_there_is_a_report(tmp_path: Path, results: dict, dataset: str) -> None:
+    folder = tmp_path / str(len(list(tmp_path.iterdir())))
+    put(folder, base2new(dataset, "base", 1), 70.0)
+    put(folder, base2new(dataset, "new", 1), 60.0, **results)
+    put(folder, f"{dataset}/MaPLe/vit_b16_{10**30}shots/seed{10**30}", 60.0)
+    report = make_report(folder)
+    assert len(report.runs) + sum(item.reason == "broken" for item in report.missing) == 2
+    assert all(form(report) for form in (as_text, as_markdown, as_latex, as_json, runs_as_csv))
 
 
 def test_a_folder_of_links_and_files_beside_the_runs(tmp_path: Path) -> None:
