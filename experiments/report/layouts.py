@@ -64,7 +64,7 @@ def _points(frame: pd.DataFrame) -> dict[str, Points]:
         point = Point(row, item.dataset, int(item.shots), HALVES.get(item.stage, "accuracy"), item.source)
         seed = 0 if pd.isna(item.seed) else int(item.seed)
         notes = item.notes.split(" | ") if item.notes else []
-        cell = measured(item.accuracy, seed, item.folder, item.command, notes)
+        cell = measured(item.accuracy, seed, item.folder, notes)
         points[item.protocol].setdefault(point, {}).setdefault(seed, cell)
     return points
 

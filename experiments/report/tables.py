@@ -9,21 +9,14 @@ that of the harmonic means of single seeds.
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from statistics import mean, stdev
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
-__all__ = ["AVERAGE", "Cell", "Column", "Lookup", "PublishedNumber", "Row", "Table", "harmonic_mean", "table"]
+from experiments.published import Published
 
+__all__ = ["AVERAGE", "Cell", "Column", "Lookup", "Row", "Table", "harmonic_mean", "table"]
+
+_ROUNDING = 0.005  # of published numbers, which have two decimals
 AVERAGE = "Average"  # stands for the dataset of an average
-
-
-class PublishedNumber(Protocol):
-    """A published number, in percent, and where it was published."""
-
-    @property
-    def value(self) -> float: ...
-
-    @property
-    def source(self) -> str: ...
 
 
 class Row(NamedTuple):
@@ -70,12 +63,9 @@ class Cell:
         seeds: the value of each seed; 0 stands for a run without one. Of an average: those that all datasets have.
         datasets: those of an average that the row has.
         published, source: the published number, and where it was published.
-        difference: mean - published.
-        outside: whether the difference is outside of twice the deviation; None without a deviation.
         rank: 1 for the best of a column, 2 for the second; of equal printed numbers both. None for others, for a
             column with a single number, and for averages that lack a dataset.
         folders: of the runs, relative to the output folder.
-        commands: that a launcher noted for them.
         notes: what the runs say that a reader of the number should know.
     """
 
@@ -87,7 +77,6 @@ class Cell:
     source: str = ""
     rank: int | None = None
     folders: tuple[str, ...] = ()
-    commands: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property
@@ -96,17 +85,22 @@ class Cell:
 
     @property
     def difference(self) -> float | None:
+        """mean - published."""
         return None if self.published is None else self.mean - self.published
 
     @property
     def outside(self) -> bool | None:
+        """Whether the difference is more than twice the deviation, and than the published number's rounding.
+
+        None without a deviation.
+        """
         if self.difference is None or self.deviation is None:
             return None
-        return abs(self.difference) > 2 * self.deviation
+        return abs(self.difference) > 2 * self.deviation + _ROUNDING
 
 
 # The published number for a row's number in a column, None if there is none
-Lookup = Callable[[Row, Column, str], PublishedNumber | None]  # the last is the protocol
+Lookup = Callable[[Row, Column, str], Published | None]  # the last is the protocol
 
 
 @dataclass(frozen=True)
@@ -154,9 +148,9 @@ def harmonic_mean(a: float, b: float) -> float:
     return 2 * a * b / (a + b) if a + b else 0.0
 
 
-def measured(value: float, seed: int, folder: str, command: str = "", notes: Sequence[str] = ()) -> Cell:
+def measured(value: float, seed: int, folder: str, notes: Sequence[str] = ()) -> Cell:
     """The number of a single run."""
-    return Cell(value, None, {seed: value}, (), folders=(folder,), commands=(command,), notes=tuple(notes))
+    return Cell(value, None, {seed: value}, (), folders=(folder,), notes=tuple(notes))
 
 
 def over_seeds(cells: Iterable[Cell]) -> Cell:
@@ -184,12 +178,10 @@ def harmonic(base: Cell, new: Cell) -> Cell:
 def _made_of(cells: list[Cell], value: float, seeds: dict[int, float]) -> Cell:
     deviation = stdev(seeds.values()) if len(seeds) > 1 else None
     folders = (folder for cell in cells for folder in cell.folders)
-    commands = (command for cell in cells for command in cell.commands if command)
     notes = (note for cell in cells for note in cell.notes)
     return Cell(
         *(value, deviation, seeds),
         folders=tuple(dict.fromkeys(folders)),
-        commands=tuple(dict.fromkeys(commands)),
         notes=tuple(dict.fromkeys(notes)),
     )
 

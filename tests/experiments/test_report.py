@@ -299,6 +299,16 @@ def test_a_number_stands_beside_the_published_one(tmp_path: Path) -> None:
     assert average[MAPLE]["base"].source.endswith("average of these 2 datasets")
 
 
+def test_what_rounding_explains_is_not_outside(tmp_path: Path) -> None:
+    """80.364 in every seed has no deviation, and is published as 80.36; 59.19 is not published as 59.18."""
+    for seed in (1, 2):
+        put_both(tmp_path, "dtd", seed, 80.364, 59.19, MAPLE)
+    (table,) = make_report(tmp_path).tables
+    base, new = rows(table)[MAPLE]["base"], rows(table)[MAPLE]["new"]
+    assert (base.published, base.deviation, base.outside) == (80.36, 0.0, False)
+    assert (new.published, new.outside) == (59.18, True)
+
+
 def test_the_published_average_stands_beside_that_of_all_datasets(tmp_path: Path) -> None:
     datasets = "imagenet caltech101 oxford_pets stanford_cars oxford_flowers food101 fgvc_aircraft sun397 dtd eurosat"
     for dataset in (*datasets.split(), "ucf101"):
