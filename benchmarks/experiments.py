@@ -49,10 +49,11 @@ from experiments.protocols import Job
 Job.command = lambda job, python: ["/bin/sh", "-c", 'echo "$0" > "$1"', RESULT, f"{job.path}/results.json"]
 RESULT = '{"accuracy": 50.0, "epoch": null, "complete": true}'
 jobs = plans.jobs(plans.read_plan(sys.argv[1]), output=sys.argv[2])
-start = time.perf_counter()
+start, computed = time.perf_counter(), time.process_time()
 outcome = drive(jobs, Local(int(sys.argv[3]), []))
 assert len(outcome.finished) == len(jobs), outcome
-print(json.dumps({"jobs": len(jobs), "seconds": time.perf_counter() - start}))
+seconds, computed = time.perf_counter() - start, time.process_time() - computed
+print(json.dumps({"jobs": len(jobs), "seconds": seconds, "cpu_seconds": computed}))
 """
 
 
@@ -142,13 +143,15 @@ def _results(job: Job, accuracy: float, settings: dict[str, Any]) -> dict[str, A
 
 
 def timed(command: Sequence[str], repeats: int) -> dict[str, Any]:
-    """Seconds of `python -m experiments COMMAND`, a new process each time."""
-    seconds = []
+    """Seconds of `python -m experiments COMMAND`, a new process each time, and those that it computed."""
+    runs = []
     for _ in range(repeats):
-        start = time.perf_counter()
+        start, before = time.perf_counter(), os.times()
         subprocess.run([sys.executable, "-m", "experiments", *command], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-        seconds.append(time.perf_counter() - start)
-    return {"seconds": statistics.median(seconds), "all": seconds}
+        after = os.times()
+        computed = after.children_user + after.children_system - before.children_user - before.children_system
+        runs.append({"seconds": time.perf_counter() - start, "cpu_seconds": computed})
+    return {key: statistics.median(each[key] for each in runs) for key in runs[0]} | {"all": runs}
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
@@ -181,12 +184,14 @@ def _measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 
 def report(result: dict[str, Any]) -> str:
-    lines = [f"{result['device']}, load {result['load'][0]:.1f}"]
+    lines = [f"{result['device']}, {os.cpu_count()} cores, load {result['load'][0]:.1f}"]
     for command in ("status", "report"):
-        if command in result:
-            lines.append(f"{command} of {result['runs']:,} runs: {result[command]['seconds']:.2f} s")
-    trivial = result["run"]
-    lines.append(f"run of {trivial['jobs']} trivial jobs: {trivial['seconds'] / trivial['jobs']:.3f} s each")
+        if found := result.get(command):
+            times = f"{found['seconds']:.2f} s ({found['cpu_seconds']:.2f} s of computing)"
+            lines.append(f"{command} of {result['runs']:,} runs: {times}")
+    found = result["run"]
+    each, computed = (1e3 * found[key] / found["jobs"] for key in ("seconds", "cpu_seconds"))
+    lines.append(f"run of {found['jobs']} trivial jobs: {each:.0f} ms each ({computed:.0f} ms of computing)")
     return "\n".join(lines)
 
 
