@@ -5,10 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dassl.utils.files import atomic_write
+from experiments.plans import PROTOCOLS
 
-__all__ = ["PROTOCOLS", "add_arguments", "main", "run"]
-
-PROTOCOLS = ("base2new", "cross_dataset", "domain_generalization", "few_shot", "zero_shot")
+__all__ = ["add_arguments", "main", "run"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -3,7 +3,7 @@
 import os
 import shlex
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -56,7 +56,7 @@ def find_missing(found: Iterable[Found], output: str | Path) -> list[Missing]:
     for protocol, run in _expected(found):
         if run not in known:
             known.add(run)
-            lines.append(Missing("missing", _describe(run), protocol, run.folder, commands.of(run)))
+            lines.append(Missing("missing", _describe(run), protocol, run.folder, commands.of(run, protocol)))
     return lines
 
 
@@ -65,12 +65,12 @@ def _unfinished(item: Found, commands: "_Commands") -> Missing:
         # The weights are there: a training on base classes is completed by a test of its own
         test = replace(item.run, stage="test_base") if item.run.stage == "train_base" else item.run
         what = f"{item.path}: finished without a test"
-        return Missing("untested", what, item.run.protocol, test.folder, commands.of(test))
+        return Missing("untested", what, item.run.protocol, test.folder, commands.of(test, test.protocol))
     reason, more = (
         ("broken", ": what is there is not the result of a finished run") if item.broken else ("unfinished", "")
     )
     what = f"{item.path}: no complete results.json{more}"
-    return Missing(reason, what, item.run.protocol, item.run.folder, commands.of(item.run))
+    return Missing(reason, what, item.run.protocol, item.run.folder, commands.of(item.run, item.run.protocol))
 
 
 def _describe(run: Run) -> str:
@@ -151,36 +151,19 @@ class _Commands:
         self._output = os.path.relpath(output.resolve(), ROOT) if inside else str(output.resolve())
         self._tests = 0
 
-    def of(self, run: Run) -> str:
+    def of(self, run: Run, protocol: str) -> str:
+        """The command of a run that a protocol's table lacks, "" if there is none."""
         self._tests += run.stage not in ("train_base", "all_classes")
         if self._tests > MOST_TESTS:
             return ""
         try:
-            return shlex.join(self._job(run).command("python"))
+            data, options = self._settings(run, protocol)
+            job = _job(run, protocol, options=options, data=data, output=self._output)
+            return shlex.join(job.command("python"))
         except (OSError, ValueError):  # no such dataset or config any more
             return ""
 
-    def _job(self, run: Run) -> Job:
-        data, options = self._settings(run)
-        method = next((method for method in METHODS.values() if method.trainer == run.trainer), None)
-        if method is None:
-            trained = not run.trainer.startswith(ZERO_SHOT_PREFIX)
-            method = Method(run.trainer.lower(), run.trainer, run.config, trained=trained)
-        request = Request(
-            *(method, run.dataset, run.seed, run.shots, run.config, run.variant, options),
-            classes=run.stage.rpartition("_")[2] if run.stage.startswith("test_") else "new",
-            source=run.source or "imagenet",
-            data=data,
-            output=self._output,
-        )
-        if run.reproduced:
-            jobs = protocols.reproduce_xd if run.stage == "evaluation" else protocols.reproduce
-            return next(job for job in jobs(request, "WEIGHTS") if job.run == run)
-        makers = {"train_base": protocols.base2new_train, "all_classes": protocols.few_shot}
-        makers |= {"evaluation": protocols.xd_test, "zero_shot": protocols.zero_shot}
-        return makers.get(run.stage, protocols.base2new_test)(request)
-
-    def _settings(self, run: Run) -> tuple[str, tuple[str, ...]]:
+    def _settings(self, run: Run, protocol: str) -> tuple[str, tuple[str, ...]]:
         """The folder of the datasets, and the KEY VALUE words that the folder's name does not have.
 
         They are the run's own if it has started, else those of a run of the same row. A test takes what matters from
@@ -195,7 +178,8 @@ class _Commands:
         for other in [run, training, *(item.run for item in alike)]:
             if other in self._folders and (saved := _saved(self._folders[other])):
                 is_training = other == training and other != run
-                return str(saved.get("DATASET.ROOT") or "./data"), () if is_training else _own_options(saved, other)
+                options = () if is_training else _own_options(saved, _job(other, protocol))
+                return str(saved.get("DATASET.ROOT") or "./data"), options
         return "./data", ()
 
 
@@ -212,14 +196,49 @@ def _defaults() -> dict[str, Any]:
     return dict(flatten(get_cfg_default()))
 
 
-def _own_options(saved: Mapping[str, Any], run: Run) -> tuple[str, ...]:
-    """KEY VALUE words for the settings of a run that its config files do not have."""
-    of_files = dict(_defaults())
+def _own_options(saved: Mapping[str, Any], job: Job) -> tuple[str, ...]:
+    """KEY VALUE words for the settings of a run that neither its config files nor its method's published ones have."""
+    run, known = job.run, dict(_defaults())
     for file in (f"configs/datasets/{run.dataset}.yaml", f"configs/trainers/{run.trainer}/{run.config}.yaml"):
-        of_files |= read_settings(ROOT / file)
+        known |= read_settings(ROOT / file)
+    known |= zip(job.published[::2], job.published[1::2], strict=True)
     words: list[str] = []
     for key, value in saved.items():
         of_others = key.startswith("TRAINER.") and not key.startswith(f"TRAINER.{run.trainer.upper()}.")
-        if value is not None and key not in _GIVEN and not of_others and not same(key, value, of_files.get(key)):
+        if value is not None and key not in _GIVEN and not of_others and not same(key, value, known.get(key)):
             words += [key, str(value)]
     return tuple(words)
+
+
+def _job(run: Run, protocol: str, **more: Any) -> Job:
+    """The job that makes a run: if its config is the published one of a method, that method's.
+
+    Raises:
+        ValueError: there is none, or no such dataset or config.
+    """
+    own = Method(run.trainer.lower(), run.trainer, run.config, trained=not run.trainer.startswith(ZERO_SHOT_PREFIX))
+    methods = [method for method in METHODS.values() if method.trainer == run.trainer] or [own]
+    classes = run.stage.rpartition("_")[2] if run.stage.startswith("test_") else "new"
+    for method, config in [*((method, "") for method in methods), (methods[0], run.config)]:
+        words = (method, run.dataset, run.seed, run.shots, config, run.variant)
+        request = Request(*words, classes=classes, source=run.source or "imagenet", **more)
+        for make in _makers(run, protocol):
+            if (job := make(request)).run == run:
+                return job
+    raise ValueError(f"no protocol makes {run.folder}")
+
+
+def _makers(run: Run, protocol: str) -> list[Callable[[Request], Job]]:
+    """The functions that make a job of a run's stage, the one of the table's protocol first."""
+    if run.reproduced and run.stage == "evaluation":
+        return [lambda request: protocols.reproduce_xd(request, "WEIGHTS")[0]]
+    if run.reproduced:
+        return [
+            lambda request: protocols.reproduce(request, "WEIGHTS")[0],
+            lambda request: protocols.reproduce(request, "WEIGHTS")[1],
+        ]
+    if run.stage == "all_classes":
+        makers: list[Callable[[Request], Job]] = [protocols.few_shot, protocols.xd_train]
+        return makers if protocol == "few_shot" else makers[::-1]
+    by_stage = {"train_base": protocols.base2new_train, "zero_shot": protocols.zero_shot}
+    return [(by_stage | {"evaluation": protocols.xd_test}).get(run.stage, protocols.base2new_test)]

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import yaml
 from scipy import stats
 
 from experiments.__main__ import main
-from experiments.methods import method_named
+from experiments.methods import METHODS, method_named
 from experiments.protocols import Request, base2new_test, base2new_train
 from experiments.report.comparisons import compare
 from experiments.report.contents import make_report
@@ -76,6 +77,27 @@ def test_a_seed_that_other_rows_have_is_missing_with_the_settings_of_its_row(tmp
     assert base.what == f"MaPLe/{config}/LR_0.1, dtd, 16 shots, seed 2: no result on the base classes"
     assert base.command.endswith("--seed 2 DATASET.NUM_SHOTS 16 DATASET.SUBSAMPLE_CLASSES base OPTIM.LR 0.1")
     assert "--model-dir" in new.command
+
+
+def test_a_missing_dataset_has_its_own_published_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """6 epochs are published for DTD and 9 for EuroSAT, and all runs of the row have another rate than the config."""
+    maple = replace(
+        method_named("maple"), settings=lambda _, name, shots: {"OPTIM.MAX_EPOCH": 6 if name == "dtd" else 9}
+    )
+    monkeypatch.setitem(METHODS, "maple", maple)
+    config = "MaPLe/vit_b16_c2_ep5_batch4_2ctx"
+    put_both(tmp_path, "dtd", 1, 70.0, 60.0, config)
+    configure(tmp_path / base2new("dtd", "base", 1, config), OPTIM={"MAX_EPOCH": 6, "LR": 0.5})
+    for dataset in ("dtd", "eurosat"):
+        put_both(tmp_path, dataset, 1, 50.0, 40.0, "CoOp/vit_b16_ep100_ctxv1")
+    base, _ = make_report(tmp_path).missing
+    assert base.command.endswith(" OPTIM.MAX_EPOCH 9 DATASET.NUM_SHOTS 16 DATASET.SUBSAMPLE_CLASSES base OPTIM.LR 0.5")
+
+
+def test_a_run_that_no_protocol_makes_has_no_command(tmp_path: Path) -> None:
+    put(tmp_path, "reproduce/base2new/test_all/dtd/shots_16/MaPLe/vit_b16_c2_ep5_batch4_2ctx/seed1", None)
+    (item,) = make_report(tmp_path).missing
+    assert (item.reason, item.command) == ("unfinished", "")
 
 
 def test_a_dataset_that_other_rows_have_is_missing(tmp_path: Path) -> None:
