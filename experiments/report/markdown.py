@@ -4,18 +4,9 @@ import re
 from collections.abc import Iterator, Sequence
 
 from dassl.utils.console import printable
+from experiments.report import grid
 from experiments.report.contents import Report
-from experiments.report.grid import (
-    COMPARISON_COLUMNS,
-    Entry,
-    Footnotes,
-    comparison_lines,
-    explain_comparisons,
-    explanations,
-    full_names,
-    lines,
-    sections,
-)
+from experiments.report.grid import Entry, Footnotes
 
 __all__ = ["as_markdown"]
 
@@ -31,13 +22,13 @@ def _parts(report: Report) -> Iterator[str]:
     sources, notes = Footnotes(), Footnotes()
     yield f"# Results in {_escaped(str(report.output))}\n"
     if report.tables:
-        yield " ".join(map(_escaped, explanations(report.tables, "bold", "underlined"))) + "\n"
-    for title, found in sections(report.tables):
+        yield " ".join(map(_escaped, grid.explanations(report.tables, "bold", "underlined"))) + "\n"
+    for title, found in grid.sections(report.tables):
         for table in found:
             yield f"## {_escaped(table.name)}\n"
-            rows = [[_escaped(line.label), *map(_entry, line.entries)] for line in lines(table, sources, notes)]
+            rows = [[_escaped(line.label), *map(_entry, line.entries)] for line in grid.lines(table, sources, notes)]
             yield _table([table.heading, *(column.label for column in table.columns)], rows)
-        if title and (names := full_names(found)):
+        if title and (names := grid.full_names(found)):
             yield "\n".join([f"{title}:\n", *(f"- {_escaped(name)}" for name in names), ""])
     yield "## Sources and notes\n" if sources.texts or notes.texts else ""
     for number, text in enumerate(sources.texts, 1):
@@ -45,8 +36,10 @@ def _parts(report: Report) -> Iterator[str]:
     for text in notes.texts:
         yield f"- ({notes.letter(text)}) {_escaped(text)}"
     if report.comparisons:
-        yield f"\n## Comparisons\n\n{_escaped(explain_comparisons())}\n"
-        yield _table(COMPARISON_COLUMNS, [list(map(_escaped, row)) for row in comparison_lines(report.comparisons)])
+        yield f"\n## Comparisons\n\n{_escaped(grid.explain_comparisons())}\n"
+        yield _table(
+            grid.COMPARISON_COLUMNS, [list(map(_escaped, row)) for row in grid.comparison_lines(report.comparisons)]
+        )
     if report.missing:
         yield "\n## Missing\n"
         for item in report.missing:
