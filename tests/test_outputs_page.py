@@ -14,6 +14,7 @@ from dassl.config import get_cfg_default
 from dassl.engine import build_trainer
 from dassl.evaluation import build_evaluator
 from dassl.utils import set_random_seed
+from experiments.runs import read_settings
 from tests.paths import ROOT
 
 PAGE = (ROOT / "docs" / "OUTPUTS.md").read_text(encoding="utf-8")
@@ -56,6 +57,12 @@ def test_fields_of_the_results(run: Path) -> None:
     nested = {name: value[0] if isinstance(value, list) else value for name, value in results.items() if value}
     for name in ("per_class", "unreadable_images", "seconds", "versions"):
         assert nested[name].keys() == set(re.findall("`([a-z]+)`", fields[name])), name
+
+
+def test_the_settings_are_those_of_the_config(run: Path) -> None:
+    results = json.loads((run / "results.json").read_text(encoding="utf-8"))
+    assert results["settings"] == read_settings(run / "config.yaml")
+    assert results["settings"]["OPTIM.MAX_EPOCH"] == 1
 
 
 def test_fields_of_the_history(run: Path) -> None:
