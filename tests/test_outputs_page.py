@@ -14,6 +14,7 @@ from dassl.config import get_cfg_default
 from dassl.engine import build_trainer
 from dassl.evaluation import build_evaluator
 from dassl.utils import set_random_seed
+from experiments.report.data import COLUMNS
 from experiments.runs import read_settings
 from tests.paths import ROOT
 
@@ -48,6 +49,10 @@ def test_files(run: Path) -> None:
     for own, documented in generic:
         written = {name.replace(own, documented) for name in written}
     assert {re.sub("^tensorboard/.*", "tensorboard/", name) for name in written} == table("file").keys()
+
+
+def test_columns_of_the_runs_of_a_folder() -> None:
+    assert list(table("name")) == list(COLUMNS)
 
 
 def test_fields_of_the_results(run: Path) -> None:

@@ -10,7 +10,7 @@ import yaml
 
 from experiments.methods import METHODS
 from experiments.published import FILE, Published, published_method, published_number, published_value, read_published
-from experiments.results import harmonic_mean
+from experiments.report.tables import harmonic_mean
 from experiments.runs import IMAGENET_VARIANTS, Run
 from tests.paths import PUBLISHED, ROOT, needs_published
 
