@@ -81,11 +81,18 @@ def _published(cell: Cell | None) -> Entry | None:
 # ---- explanations ----------------------------------------------------------------------------------------------
 
 
-def explanations(tables: Sequence[Table], best: str, second: str) -> list[str]:
+_PUBLISHED = (
+    "Below a method are its published numbers, in parentheses the difference to them; "
+    f"{OUTSIDE} is outside of twice the deviation."
+)
+
+
+def explanations(tables: Sequence[Table], best: str, second: str, published: str = _PUBLISHED) -> list[str]:
     """Sentences that say what the numbers are.
 
     Args:
         best, second: how the best and the second number of a column are marked.
+        published: the sentence on the published numbers.
     """
     cells = [cell for table in tables for row in table.cells for cell in row if cell]
     several = any(cell.deviation is not None for cell in cells)
@@ -98,10 +105,7 @@ def explanations(tables: Sequence[Table], best: str, second: str) -> list[str]:
     if any(cell.rank for cell in cells):
         found.append(f"The best number of a column is {best}, the second {second}.")
     if any(cell.published is not None for cell in cells):
-        found.append(
-            "Below a method are its published numbers, in parentheses the difference to them; "
-            f"{OUTSIDE} is outside of twice the deviation."
-        )
+        found.append(published)
     if any(is_partial(cell, column) for table in tables for row in table.cells for cell, column in _pairs(row, table)):
         found.append("[9 of 10]: an average over 9 of the 10 datasets, which takes no part in the ranking.")
     return found
