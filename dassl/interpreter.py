@@ -8,8 +8,20 @@ __all__ = ["PACKAGES", "missing_package", "require_python"]
 OLDEST = (3, 10)
 # Import names of pyproject's dependencies: a module that is missing and not among these belongs to a user's plug-in
 PACKAGES = {
-    *("PIL", "filelock", "ftfy", "gdown", "huggingface_hub", "numpy", "regex", "safetensors", "scipy", "sklearn"),
-    *("tabulate", "tensorboard", "torch", "torchvision", "tqdm", "voluptuous", "yacs", "yaml"),
+    *("PIL", "filelock", "ftfy", "gdown", "huggingface_hub", "jinja2", "matplotlib", "numpy", "pandas", "regex"),
+    *(
+        "safetensors",
+        "scipy",
+        "sklearn",
+        "tabulate",
+        "tensorboard",
+        "torch",
+        "torchvision",
+        "tqdm",
+        "voluptuous",
+        "yacs",
+        "yaml",
+    ),
 }
 _REMEDY = "Run `bash scripts/setup.sh`, which installs requirements.txt into .venv, then use .venv/bin/python"
 

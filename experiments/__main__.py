@@ -1,4 +1,4 @@
-"""Experiments: run a plan, see how far it is, hold a run against a published log."""
+"""Experiments: run a plan, see how far it is, make its tables, hold a run against a published log."""
 
 import argparse
 import fnmatch
@@ -23,6 +23,7 @@ with require_python():
     from experiments.launch import Launcher, Outcome, drive
     from experiments.local import Local
     from experiments.protocols import Job
+    from experiments.report import command as report
     from experiments.runs import ROOT
     from experiments.states import LOG, JobState, state_of
 
@@ -32,6 +33,7 @@ examples:
   python -m experiments run maple_base2new --data /data the table of MaPLe's paper
   python -m experiments run maple_base2new --dry-run    its jobs, commands, and what is finished
   python -m experiments status maple_base2new           per job: finished, running, failed, waiting, not started
+  python -m experiments report output                   tables, beside the published numbers
   python -m experiments compare-log LOG RUN             a run beside a published training log
 
 A plan is a YAML file: by its path, or by its name in configs/experiments/. Repeat a command to continue where it was
@@ -57,6 +59,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     sub.add_argument("--launcher", choices=LAUNCHERS, default="local", help="where the jobs run (local)")
     sub.add_argument("--jobs", type=int, metavar="N", help="jobs at a time (one for each GPU, else by the cores)")
     sub = commands.add_parser("status", parents=[shared], help="how far each job is")
+    report.add_arguments(
+        commands.add_parser("report", help="tables beside the published numbers, of the runs of a folder")
+    )
     sub = commands.add_parser("compare-log", help="a run beside a published training log, and what differs")
     sub.add_argument("log", type=Path, help="the published log")
     sub.add_argument("run", type=Path, help="folder of the run, or its log")
@@ -198,7 +203,7 @@ def compare_log(args: argparse.Namespace) -> int:
     return int(not found["values"] or any(of["first_difference"] for of in found["values"].values()))
 
 
-COMMANDS: dict[str, Any] = {"run": run, "status": status, "compare-log": compare_log}
+COMMANDS: dict[str, Any] = {"run": run, "status": status, "compare-log": compare_log, "report": report.run}
 
 
 def main(argv: list[str] | None = None) -> int:

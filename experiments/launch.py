@@ -10,8 +10,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from dassl.utils.files import remove_temporaries
 from experiments.protocols import Job
-from experiments.states import JobState, state_of
+from experiments.states import JOB_FILE, JobState, state_of
 
 __all__ = ["Handle", "Launcher", "Outcome", "drive"]
 
@@ -164,6 +165,7 @@ class _Driver:
         if state.name == "running":
             return self._wait_for_another(job)
         if state.name == "finished":
+            remove_temporaries(job.path, JOB_FILE)  # of a driver that was killed as the job ended
             self._end(job, "finished", state)
         elif state.name == "failed" and not self.retry_failed:
             self._fail(job, state.reason)

@@ -62,14 +62,14 @@ class Process:
             "command": shlex.join(command),
             "status": None,
         }
-        write_json(self._record, self._file)
+        write_json(self._record, self._file, sync=False)  # without it, the job is one that was interrupted
 
     def poll(self) -> int | None:
         status = self._process.poll()
         if status is not None and not self._log.closed:
             self._log.close()
             with contextlib.suppress(OSError):  # the folder was removed, or the disk is full: the job has ended anyway
-                write_json(self._record | {"status": status}, self._file)
+                write_json(self._record | {"status": status}, self._file, sync=False)
             self._lock.release()
         return status
 

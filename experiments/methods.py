@@ -28,6 +28,7 @@ class Method:
     demonstration: str = "vit_micro"  # for every protocol on the embedded demonstration
     trained: bool = True  # False: there is nothing to train, so every run is a test
     script_suffix: str = ""  # ends the published names of its scripts: base2new_train_vpt.sh
+    published: str = ""  # its name in published.csv, whose numbers its published configs compare with
 
     def published_config(self, protocol: Protocol, dataset: str, shots: int) -> str:
         """The config that the published numbers of ``protocol`` come from, when ``dataset`` is trained on."""
@@ -76,23 +77,37 @@ def _coprompt(protocol: Protocol, dataset: str, shots: int) -> dict[str, Any]:
 METHODS = {
     method.name: method
     for method in (
-        Method("zsclip", "ZeroshotCLIP", "vit_b16", trained=False),
+        Method("zsclip", "ZeroshotCLIP", "vit_b16", trained=False, published="CLIP"),
         Method(
             "coop",
             "CoOp",
             "vit_b16_ep100_ctxv1",
             cross_dataset="vit_b16_ep50_ctxv1",
             few_shot=_coop_few_shot,
+            published="CoOp",
         ),
-        Method("cocoop", "CoCoOp", "vit_b16_c4_ep10_batch1_ctxv1"),
-        Method("vpt", "VPT", "vit_b16_c2_ep5_batch4_4", script_suffix="vpt"),
-        Method("independent-vlp", "IVLP", "vit_b16_c2_ep5_batch4_2+2ctx", script_suffix="ivlp"),
+        Method("cocoop", "CoCoOp", "vit_b16_c4_ep10_batch1_ctxv1", published="CoCoOp"),
+        Method(
+            "vpt",
+            "VPT",
+            "vit_b16_c2_ep5_batch4_4",
+            script_suffix="vpt",
+            published="VPT (deep vision, 8 ctx, depth 12, 5 epochs)",
+        ),
+        Method(
+            "independent-vlp",
+            "IVLP",
+            "vit_b16_c2_ep5_batch4_2+2ctx",
+            script_suffix="ivlp",
+            published="IVLP (2+2 ctx, depth 12, 5 epochs)",
+        ),
         Method(
             "language-prompting",
             "IVLP",
             "vit_b16_c2_ep5_batch4_4ctx_language_only",
             demonstration="vit_micro_language_only",
             script_suffix="lp",
+            published="IVLP language only (4 ctx, depth 12, 5 epochs)",
         ),
         Method(
             "maple",
@@ -100,6 +115,7 @@ METHODS = {
             "vit_b16_c2_ep5_batch4_2ctx",
             cross_dataset="vit_b16_c2_ep5_batch4_2ctx_cross_datasets",
             script_suffix="maple",
+            published="MaPLe",
         ),
         Method("coprompt", "CoPrompt", "coprompt", settings=_coprompt),
     )

@@ -123,8 +123,14 @@ def end_with_parent() -> Callable[[], Any] | None:
         return None
     import ctypes
 
-    prctl, pr_set_pdeathsig = ctypes.CDLL(None).prctl, 1
-    return lambda: prctl(pr_set_pdeathsig, int(signal.SIGTERM))
+    prctl, pr_set_pdeathsig, parent = ctypes.CDLL(None).prctl, 1, os.getpid()
+
+    def follow() -> None:
+        prctl(pr_set_pdeathsig, int(signal.SIGTERM))
+        if os.getppid() != parent:  # it was killed before
+            os._exit(128 + signal.SIGTERM)
+
+    return follow
 
 
 def _signal_session(process: "subprocess.Popen[bytes]", number: int) -> None:

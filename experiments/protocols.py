@@ -4,14 +4,26 @@ A function per kind of run turns a ``Request`` into a ``Job``. Relative folders 
 the commands run.
 """
 
+import os
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from dassl.utils.names import closest_hint
 from dassl.utils.schema import describe
 from experiments.methods import Method, Protocol
-from experiments.runs import ROOT, Run, Status, read_settings, run_status, same, transfer_protocol
+from experiments.runs import (
+    ROOT,
+    Run,
+    Status,
+    read_settings,
+    run_settings,
+    run_status,
+    same,
+    transfer_protocol,
+    unless_changed,
+)
 
 __all__ = [
     *("Job", "Request", "base2new_test", "base2new_train", "check_datasets", "few_shot", "find_weights"),
@@ -87,11 +99,11 @@ class Job:
     load_epoch: int | None = None  # asked for; None: the last one trained
     switches: tuple[str, ...] = ()  # flags of train.py without a value
 
-    @property
+    @cached_property
     def folder(self) -> str:
         return f"{self.output}/{self.run.folder}"
 
-    @property
+    @cached_property
     def path(self) -> Path:
         return ROOT / self.folder
 
@@ -104,13 +116,14 @@ class Job:
             return None
         if self.load_epoch is not None:
             return self.load_epoch
-        file = self._config_files[-1]
-        published = dict(zip(self.published[::2], self.published[1::2], strict=True))
-        if self.needs and (self.needs.path / "config.yaml").is_file():
-            file, published = self.needs.path / "config.yaml", {}
-        settings = read_settings(file)
-        if "OPTIM.MAX_EPOCH" in published:
-            settings["OPTIM.MAX_EPOCH"] = int(published["OPTIM.MAX_EPOCH"])
+        if self.needs and (trained := run_settings(self.needs.path)) is not None:
+            file, settings = self.needs.path / "config.yaml", trained
+        else:
+            file = self._config_files[-1]
+            published = dict(zip(self.published[::2], self.published[1::2], strict=True))
+            settings = dict(read_settings(file))
+            if "OPTIM.MAX_EPOCH" in published:
+                settings["OPTIM.MAX_EPOCH"] = int(published["OPTIM.MAX_EPOCH"])
         epoch = settings.get("OPTIM.MAX_EPOCH")
         if epoch is None or settings.get("TEST.FINAL_MODEL") == "best_val":
             return None
@@ -143,9 +156,9 @@ class Job:
         """KEY VALUE pairs: the backbone and other settings that the tested weights depend on, where the training has
         other values than the config files, and the options do not set them.
         """
-        if not (self.needs and (self.needs.path / "config.yaml").is_file()):
+        trained = run_settings(self.needs.path) if self.needs else None
+        if trained is None:
             return ()
-        trained = read_settings(self.needs.path / "config.yaml")
         files = {key: value for file in self._config_files for key, value in read_settings(file).items()}
         of_trainer = [key for key in files if key.startswith("TRAINER.") and key.count(".") > 1]
         nodes = tuple(f"{key.rpartition('.')[0]}." for key in of_trainer)
@@ -170,7 +183,7 @@ class Job:
         """Whether the training that it depends on is finished."""
         return self.needs is None or run_status(self.needs.path).state == "finished"
 
-    @property
+    @cached_property
     def _config_files(self) -> list[Path]:
         """Its YAML files; later ones win."""
         return [ROOT / _dataset_file(self.run.dataset), ROOT / _config_file(self.run.trainer, self.run.config)]
@@ -186,7 +199,7 @@ def check_datasets(*names: str) -> None:
 
 
 def _check_configs(kind: str, owner: str, names: tuple[str, ...], folder: str) -> None:
-    known = sorted(path.stem for path in (ROOT / folder).glob("*.yaml"))
+    known = _yaml_files(ROOT / folder)
     lines = [
         f"no {kind} '{name}'{owner}: there is no {folder}/{name}.yaml{closest_hint(name.removesuffix('.yaml'), known)}"
         for name in names
@@ -194,6 +207,12 @@ def _check_configs(kind: str, owner: str, names: tuple[str, ...], folder: str) -
     ]
     if lines:
         raise ValueError("\n".join([*lines, f"There are: {', '.join(known) or 'none'}"]))
+
+
+@unless_changed
+def _yaml_files(folder: Path) -> list[str]:
+    """The names of the YAML files in a folder, without the ending."""
+    return sorted(path.stem for path in folder.glob("*.yaml"))
 
 
 def _dataset_file(dataset: str) -> str:
@@ -206,7 +225,13 @@ def _config_file(trainer: str, config: str) -> str:
 
 def _newer(a: Path, b: Path) -> bool:
     """Whether file ``a`` exists and ``b`` does not, or is older."""
-    return a.is_file() and (not b.is_file() or a.stat().st_mtime_ns > b.stat().st_mtime_ns)
+    times = []
+    for file in (a, b):
+        try:
+            times.append(os.stat(file).st_mtime_ns)
+        except OSError:
+            times.append(-1)
+    return times[0] > times[1]
 
 
 # ---- jobs ------------------------------------------------------------------------------------------------------

@@ -2,11 +2,13 @@
 
 import os
 import re
+import time
 from ast import literal_eval
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache, wraps
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from dassl.config.saved import saved_settings
 from dassl.config.yaml_file import MOST_BYTES
@@ -19,10 +21,14 @@ __all__ = [
     "Run",
     "Status",
     "read_settings",
+    "run_settings",
     "run_status",
     "same",
     "transfer_protocol",
+    "unless_changed",
 ]
+
+T = TypeVar("T")
 
 ROOT = Path(__file__).resolve().parents[1]  # commands run here; relative folders start here
 DEMONSTRATION = "emoji"  # the dataset that is part of the repository
@@ -37,6 +43,7 @@ IRRELEVANT = (
     *("TRAIN.PRINT_FREQ", "TRAIN.CHECKPOINT_FREQ"),
 )
 PATHS = ("DATASET.ROOT", "MODEL.BACKBONE.NAME")  # may hold a path: relative ones start at the repository's root
+_RECENT = 2.0  # seconds after a write in which a file may change again without a change of its time
 STARTED = ("config.yaml", "resume.pth.tar")  # written once data and model are built, right before the first step
 
 
@@ -160,18 +167,58 @@ def run_status(
         options: its KEY VALUE pairs, which win over the files.
         epoch: the epoch whose weights it tests.
     """
-    results = read_results(folder / "results.json")
+    results = _read_finished(folder / "results.json")
     if results is None:
         return Status("unfinished" if any((folder / name).exists() for name in STARTED) else "new")
     wanted = {key: value for file in config_files for key, value in read_settings(file).items()}
     wanted.update(zip(options[0::2], options[1::2], strict=True))
-    differences = list(_differences(folder / "config.yaml", wanted))
-    if epoch is not None and results.get("epoch") not in (None, epoch):
-        differences.append(f"epoch: the run tested {results['epoch']}, now {epoch} is asked for")
-    return Status("finished", results.get("accuracy"), tuple(differences))
+    differences = list(_differences(folder, results, wanted)) if wanted else []
+    if epoch is not None and results.epoch not in (None, epoch):
+        differences.append(f"epoch: the run tested {results.epoch}, now {epoch} is asked for")
+    return Status("finished", results.accuracy, tuple(differences))
 
 
-def read_settings(path: Path) -> dict[str, Any]:
+def run_settings(folder: Path) -> Mapping[str, Any] | None:
+    """The leaves of a run's merged settings, as {"OPTIM.LR": value}; None if it has not started.
+
+    They are in results.json once it has finished, and in config.yaml from its start on. The latter takes a hundred
+    times longer to read, and is read for runs that are not finished, or whose results.json has no settings.
+
+    Raises:
+        OSError, ValueError: see :func:`read_settings`.
+    """
+    return _settings(folder, _read_finished(folder / "results.json"))
+
+
+def _settings(folder: Path, results: "_Finished | None") -> Mapping[str, Any] | None:
+    if results and results.settings is not None:
+        return results.settings
+    file = folder / "config.yaml"
+    return read_settings(file) if file.is_file() else None
+
+
+def unless_changed(read: Callable[[Path], T]) -> Callable[[Path], T]:
+    """``read``, called again for a file or folder only once that has changed: its number, size or time has.
+
+    What it returns is shared by all callers.
+    """
+    remembered = lru_cache(maxsize=256)(lambda path, *stamp: read(path))
+
+    @wraps(read)
+    def reading(path: Path) -> T:
+        try:
+            found = os.stat(path)
+        except OSError:
+            return read(path)
+        if time.time() - found.st_mtime < _RECENT:
+            return read(path)
+        return remembered(path, found.st_ino, found.st_size, found.st_mtime_ns)
+
+    return reading
+
+
+@unless_changed
+def read_settings(path: Path) -> Mapping[str, Any]:
     """The leaves of a YAML file as {"OPTIM.LR": value}; empty if the file is.
 
     Raises:
@@ -184,12 +231,29 @@ def read_settings(path: Path) -> dict[str, Any]:
         return saved_settings(file.read(MOST_BYTES + 1), str(path))
 
 
-def _differences(config_file: Path, wanted: Mapping[str, Any]) -> Iterator[str]:
-    if not wanted:
-        return
+class _Finished(NamedTuple):
+    """What is compared of a finished run."""
+
+    accuracy: float | None
+    epoch: int | None
+    settings: Mapping[str, Any] | None
+
+
+@unless_changed
+def _read_finished(path: Path) -> _Finished | None:
+    results = read_results(path)
+    if results is None:
+        return None
+    settings = results.get("settings")
+    return _Finished(results["accuracy"], results.get("epoch"), settings if isinstance(settings, dict) else None)
+
+
+def _differences(folder: Path, results: _Finished, wanted: Mapping[str, Any]) -> Iterator[str]:
     try:
-        found = read_settings(config_file)
+        found = _settings(folder, results)
     except (OSError, ValueError):
+        return
+    if found is None:
         return
     irrelevant = set(IRRELEVANT)
     if found.get("TRAIN.RANDOMNESS") == "published":
@@ -201,15 +265,20 @@ def _differences(config_file: Path, wanted: Mapping[str, Any]) -> Iterator[str]:
 
 def same(key: str, a: Any, b: Any) -> bool:
     """Whether two values of a key mean the same: "(1, 2)" and [1, 2], "1e-5" and 0.00001, two paths of one folder."""
-    return _comparable(key, a) == _comparable(key, b)
+    return a == b or _comparable(key, a) == _comparable(key, b)
 
 
 def _comparable(key: str, value: Any) -> Any:
     if isinstance(value, str) and key in PATHS:
         return os.path.realpath(ROOT / os.path.expanduser(value))
-    if isinstance(value, str):
-        try:
-            value = literal_eval(value)
-        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-            return value
+    value = _literal(value) if isinstance(value, str) else value
     return list(value) if isinstance(value, tuple) else value
+
+
+@lru_cache(maxsize=4096)
+def _literal(text: str) -> Any:
+    """What a Python literal means, the text itself if it is none."""
+    try:
+        return literal_eval(text)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return text

@@ -18,11 +18,11 @@ def main() -> int:
 
 
 def results() -> int:
-    """Print the tables of an output folder (scripts/results.py)."""
+    """Print the report of an output folder (scripts/results.py)."""
     _let_ctrl_c_end()
     with require_python():
-        from experiments.results import main
-    return main()
+        from experiments.__main__ import main
+    return main(["report", *sys.argv[1:]])
 
 
 def _let_ctrl_c_end() -> None:

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dassl.utils.names import closest_hint
-from experiments import results
 from experiments.entries import ENTRIES, SHOTS, Call, UsageError, listed, numbers, script_of
 from experiments.entry import describe, make_call, run_entry
 from experiments.methods import method_named
 from experiments.protocols import check_datasets
+from experiments.report import command as report
 from experiments.runs import DEMONSTRATION, ROOT
 
 __all__ = ["quickstart", "sweep"]
@@ -150,4 +150,4 @@ def quickstart(words: Sequence[str], folder: str, environment: Mapping[str, str]
     print("\nDemonstration: emoji pictures and ViT-Micro/8, a tiny CLIP trained on drawings.", end=" ")
     print("These are not CLIP's numbers.")
     output = call.request(DEMONSTRATION, []).output
-    return results.main([str(Path(ROOT, output)), "--protocol", "base2new", "--dataset", DEMONSTRATION])
+    return report.main([str(Path(ROOT, output)), "--protocol", "base2new", "--dataset", DEMONSTRATION])

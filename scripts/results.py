@@ -1,4 +1,4 @@
-"""The tables of an output folder: ``python scripts/results.py OUTPUT`` (experiments/results.py)."""
+"""``python scripts/results.py OUTPUT`` is ``python -m experiments report OUTPUT``."""
 
 import sys
 from pathlib import Path

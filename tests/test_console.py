@@ -15,6 +15,7 @@ from PIL import Image
 
 from dassl.utils.console import prepare_console, printable, utf8_text
 from dassl.utils.logger import Logger
+from tests.experiments.run_folders import put
 from tests.paths import ROOT
 
 NAMES = ["γάτα", "猫", "👩\u200d🚀", "כלב", "e\u0301clair", "up\u202eside"]
@@ -122,13 +123,16 @@ def test_a_run_with_any_class_names_on_any_console(pictures: Path, tmp_path: Pat
     [
         ("-m", "datasets", "show", "ImageFolder", "--rows", "1"),
         ("train.py", "--help"),
-        ("scripts/results.py", "."),
+        ("scripts/results.py", "RUNS"),
         ("-m", "experiments", "--help"),
     ],
 )
 def test_other_commands_on_an_ascii_console(pictures: Path, tmp_path: Path, command: tuple[str, ...]) -> None:
     where = ("--root", pictures) if "datasets" in command else ()
     sheet = ("--sheet", tmp_path / "sheet.png") if "show" in command else ()
+    for seed in (1, 2):
+        put(tmp_path / "runs", f"dtd/MaPLe/vit_b16_16shots/seed{seed}", 50.0)
+    command = tuple(str(tmp_path / "runs") if word == "RUNS" else word for word in command)
     done = run(*command, *where, *sheet, PYTHONIOENCODING="ascii")
     assert done.returncode == 0, done.stderr
     assert not CONTROLS - {"\n", "\t"} & set(done.stdout.decode("ascii"))

@@ -14,6 +14,8 @@ from dassl.config import get_cfg_default
 from dassl.engine import build_trainer
 from dassl.evaluation import build_evaluator
 from dassl.utils import set_random_seed
+from experiments.report.data import COLUMNS
+from experiments.runs import read_settings
 from tests.paths import ROOT
 
 PAGE = (ROOT / "docs" / "OUTPUTS.md").read_text(encoding="utf-8")
@@ -49,6 +51,10 @@ def test_files(run: Path) -> None:
     assert {re.sub("^tensorboard/.*", "tensorboard/", name) for name in written} == table("file").keys()
 
 
+def test_columns_of_the_runs_of_a_folder() -> None:
+    assert list(table("name")) == list(COLUMNS)
+
+
 def test_fields_of_the_results(run: Path) -> None:
     results = json.loads((run / "results.json").read_text(encoding="utf-8"))
     fields = table("field")
@@ -56,6 +62,12 @@ def test_fields_of_the_results(run: Path) -> None:
     nested = {name: value[0] if isinstance(value, list) else value for name, value in results.items() if value}
     for name in ("per_class", "unreadable_images", "seconds", "versions"):
         assert nested[name].keys() == set(re.findall("`([a-z]+)`", fields[name])), name
+
+
+def test_the_settings_are_those_of_the_config(run: Path) -> None:
+    results = json.loads((run / "results.json").read_text(encoding="utf-8"))
+    assert results["settings"] == read_settings(run / "config.yaml")
+    assert results["settings"]["OPTIM.MAX_EPOCH"] == 1
 
 
 def test_fields_of_the_history(run: Path) -> None:

@@ -1,5 +1,6 @@
 """The content of results.json."""
 
+import json
 import platform
 import sys
 from collections.abc import Iterable
@@ -10,6 +11,7 @@ import torch
 from torch import nn
 
 from dassl.config import config_name, setting
+from dassl.config.saved import saved_settings
 from dassl.engine.record import RunRecord
 
 __all__ = ["collect_results", "peak_memory_bytes"]
@@ -81,7 +83,17 @@ def collect_results(
             "numpy": np.__version__,
             "platform": platform.platform(),
         },
+        "settings": _settings(record.config),
     }
+
+
+def _settings(config: str | None) -> dict[str, Any] | None:
+    """The leaves of config.yaml, which is slow to read; None if JSON cannot hold them unchanged."""
+    try:
+        settings = saved_settings(config or "", "config.yaml")
+        return settings if json.loads(json.dumps(settings)) == settings else None
+    except (ValueError, TypeError):
+        return None
 
 
 def _protocol(cfg: Any) -> str:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from dassl.config.saved import saved_settings
 from dassl.config.yaml_file import MOST_BYTES
 from dassl.utils import read_json, read_results, write_results
-from experiments.results import main
+from experiments.report.command import main
 from experiments.runs import read_settings, run_status
 
 GOOD = {"accuracy": 81.5, "epoch": 5, "complete": True}

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -15,23 +14,6 @@ from experiments.entry import quoted
 from tests.paths import ROOT
 
 ASCII = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=12)
-WAITING = """\
-#!{python}
-import os, signal, sys, time
-if sys.argv[1] != "train.py":
-    os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
-
-def stop(number, frame):
-    with open(os.environ["NOTES"], "a") as notes:
-        print("stopped", number, file=notes, flush=True)
-    sys.exit(7)
-
-signal.signal(signal.SIGTERM, stop)
-signal.signal(signal.SIGINT, stop)
-with open(os.environ["NOTES"], "a") as notes:
-    print("started", os.getpid(), file=notes, flush=True)
-time.sleep(60)
-"""
 
 
 @settings(max_examples=20, deadline=None)
@@ -63,37 +45,12 @@ def test_output_that_cannot_be_written_is_one_line(words: tuple[str, ...]) -> No
     assert run("| true")[1] == ""
 
 
-@pytest.fixture
-def start(tmp_path: Path):
-    """Start an entry whose train.py waits; gives the process and its notes once train.py has started."""
-    stand_in, notes = tmp_path / "python", tmp_path / "notes"
-    stand_in.write_text(WAITING.format(python=sys.executable), encoding="utf-8")
-    stand_in.chmod(0o755)
-    environment = os.environ | {"PYTHON": str(stand_in), "NOTES": str(notes), "OUTPUT": str(tmp_path / "out")}
-
-    processes = []
-
-    def entry(*words: str) -> tuple[subprocess.Popen, Path]:
-        process = subprocess.Popen(["bash", *words], cwd=ROOT, env=environment, start_new_session=True)
-        processes.append(process)
-        deadline = time.monotonic() + 30
-        while not (notes.exists() and notes.read_text().endswith("\n")):
-            assert time.monotonic() < deadline and process.poll() is None
-            time.sleep(0.02)
-        return process, notes
-
-    yield entry
-    for process in processes:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-
-
 def test_the_last_train_py_takes_the_place_of_the_entry(start) -> None:
-    process, notes = start("scripts/maple/base2new_train.sh", "dtd", "1")
-    assert notes.read_text().splitlines() == [f"started {process.pid}"]
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=30) == 7
+    started = start("scripts/maple/base2new_train.sh", "dtd", "1")
+    [note] = started.notes()
+    assert note.split()[:2] == ["started", str(started.process.pid)]
+    started.send(signal.SIGTERM)
+    assert started.end()[0] == 7
 
 
 @pytest.mark.parametrize(
@@ -105,8 +62,8 @@ def test_a_stopped_list_of_runs_ends_with_its_current_run(
     start, words: tuple[str, ...], number: signal.Signals
 ) -> None:
     """SIGTERM reaches the entry alone, Ctrl-C everything that the terminal runs."""
-    process, notes = start(*words)
-    (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
-    assert process.wait(timeout=30) == 128 + number
-    started, stopped = notes.read_text().splitlines()
-    assert started.startswith("started") and stopped == f"stopped {int(number)}"
+    started = start(*words)
+    started.send(number, to_group=number == signal.SIGINT)
+    assert started.end()[0] == 128 + number
+    first, stopped = started.notes()
+    assert first.startswith("started") and stopped == f"stopped {int(number)}"

@@ -170,6 +170,33 @@ def test_jobs_end_when_their_driver_is_killed_and_a_new_one_waits_for_them(make,
     assert state_of(job).name == "interrupted"
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux only")
+def test_a_job_whose_driver_is_killed_as_it_starts_ends_before_its_first_step():
+    """It then has another parent than the process that was to start it: here, one in between."""
+    program = """if True:
+        import os
+        from experiments.processes import end_with_parent
+        follow = end_with_parent()
+        if os.fork() == 0:
+            if os.fork() == 0:
+                follow()
+                os._exit(0)
+            os._exit(os.waitstatus_to_exitcode(os.wait()[1]))
+        raise SystemExit(os.waitstatus_to_exitcode(os.wait()[1]))
+    """
+    assert subprocess.run([sys.executable, "-c", program], timeout=60).returncode == 128 + signal.SIGTERM
+
+
+def test_what_a_killed_driver_left_of_its_notes_is_removed(make):
+    [job] = make("")
+    drive([job], Local(1, []))
+    left = job.path / ".job.json.999999999-00000000.dassl-tmp"
+    left.touch()
+    os.utime(left, (0, 0))
+    drive([job], Local(1, []))
+    assert not left.exists()
+
+
 def test_a_running_job_of_another_process_is_seen(make):
     [job] = make("")
     job.path.mkdir(parents=True)

@@ -65,7 +65,7 @@ def test_an_unknown_method_is_answered_with_the_closest() -> None:
         method_named("mapel")
 
 
-@pytest.mark.parametrize("module", ["protocols", "entry", "results"])
+@pytest.mark.parametrize("module", ["protocols", "entry", "sweeps", "report.command"])
 def test_starts_without_torch_and_numpy(module: str) -> None:
     code = f"import sys, json, experiments.{module}; print(json.dumps(sorted(sys.modules)))"
     done = subprocess.run(

@@ -1,13 +1,15 @@
 """Run folders made from their parts and parsed into them, and the state of the run in a folder."""
 
 import json
+import os
+import time
 from pathlib import Path
 
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from experiments.runs import IMAGENET_VARIANTS, STAGES, Run, Status, run_status
+from experiments.runs import IMAGENET_VARIANTS, STAGES, Run, Status, run_settings, run_status, unless_changed
 from tests.paths import ROOT
 
 DATASETS = sorted(path.stem for path in (ROOT / "configs" / "datasets").glob("*.yaml"))
@@ -155,3 +157,47 @@ def test_differences_of_a_finished_run(tmp_path: Path) -> None:
 def test_a_config_that_cannot_be_read_is_not_compared(tmp_path: Path) -> None:
     write(tmp_path / "run", "a: [", complete=True, accuracy=50.0)
     assert run_status(tmp_path / "run", options=("OPTIM.LR", "1")) == Status("finished", 50.0)
+
+
+def test_settings_are_read_from_the_results_and_from_the_config_of_older_ones(tmp_path: Path) -> None:
+    def differences(**results: object) -> tuple[str, ...]:
+        write(tmp_path / "run", "OPTIM:\n  LR: 0.1\n", complete=True, accuracy=50.0, **results)
+        return run_status(tmp_path / "run", options=("OPTIM.LR", "2e-1")).differences
+
+    assert differences(settings={"OPTIM.LR": 0.2}) == ()
+    assert differences(settings={"OPTIM.LR": 0.3}) == ("OPTIM.LR: the run has 0.3, now 2e-1 is asked for",)
+    for older in ({}, {"settings": None}, {"settings": [1]}):
+        assert differences(**older) == ("OPTIM.LR: the run has 0.1, now 2e-1 is asked for",)
+
+
+def test_run_settings_of_every_state(tmp_path: Path) -> None:
+    assert run_settings(tmp_path / "run") is None
+    write(tmp_path / "run", "OPTIM:\n  LR: 0.1\n")
+    assert run_settings(tmp_path / "run") == {"OPTIM.LR": 0.1}
+    write(tmp_path / "run", "OPTIM:\n  LR: 0.1\n", complete=True, accuracy=1.0, settings={"OPTIM.LR": 0.2})
+    assert run_settings(tmp_path / "run") == {"OPTIM.LR": 0.2}
+
+
+@pytest.mark.parametrize("age", [0.0, 100.0])
+def test_a_file_is_read_again_once_it_has_changed(tmp_path: Path, age: float) -> None:
+    """Also where it is written again at once, in the same file, at the same length."""
+    reads, file = [], tmp_path / "file"
+
+    @unless_changed
+    def read(path: Path) -> str:
+        reads.append(path)
+        return path.read_text()
+
+    def write_aged(text: str, at: float) -> None:
+        file.write_text(text)
+        os.utime(file, (at, at))
+
+    with pytest.raises(FileNotFoundError):
+        read(file)
+    reads.clear()
+    now = time.time()
+    write_aged("a", now - age)
+    assert [read(file), read(file)] == ["a", "a"]
+    assert len(reads) == (1 if age else 2)
+    write_aged("b", now if age else now - age)
+    assert read(file) == "b"

@@ -1,126 +1,24 @@
 """Signals to the entries: the current run ends with them, no other starts, and nothing is left (looked up in /proc).
 
-Stand-ins replace train.py and pip: they wait, with a child of their own, and note every signal.
+Stand-ins replace train.py and pip (waiting.py).
 """
 
-import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests.experiments.waiting import wait_until
 from tests.paths import ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="needs /proc")]
 
-WAITING = """\
-#!{python}
-import os, signal, subprocess, sys, time
-WAITS = ("train.py", "-m pip install", "-m mypy")
-words = " ".join(sys.argv[1:])
-if words.startswith("-m pip --version"):
-    sys.exit()
-if not words.startswith(WAITS):
-    os.execv(sys.executable, [sys.executable, *sys.argv[1:]] if not words.startswith("-m ruff") else ["true"])
-
-def note(*what):
-    with open(os.environ["NOTES"], "a") as notes:
-        print(*what, file=notes, flush=True)
-
-def stop(number, frame):
-    note("stopped", number)
-    if os.environ.get("STUBBORN"):
-        return
-    worker.kill()
-    worker.wait()
-    sys.exit(7)
-
-for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-    if signal.getsignal(number) is not signal.SIG_IGN:
-        signal.signal(number, stop)
-worker = subprocess.Popen(["sleep", "3.14159" + str(os.getpid())])
-note("started", os.getpid(), worker.pid)
-while True:
-    time.sleep(60)
-"""
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 SWEEP = ("scripts/sweep.sh", "maple", "base2new", "dtd", "1 2")
 LISTS = (SWEEP, ("scripts/maple/few_shot.sh", "dtd", "1", "1 2"))
-
-
-class Started:
-    """A script whose stand-in waits."""
-
-    def __init__(self, command: list[str], folder: Path, notes: Path, env: dict[str, str]) -> None:
-        self.notes_file = notes
-        self.process = subprocess.Popen(
-            command,
-            cwd=folder,
-            env=env,
-            start_new_session=True,
-            text=True,
-            stderr=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        )
-        wait_until(lambda: bool(self.notes()), self.process)
-
-    def notes(self) -> list[str]:
-        text = self.notes_file.read_text(encoding="utf-8") if self.notes_file.exists() else ""
-        return text.splitlines() if text.endswith("\n") else []
-
-    def send(self, number: int, to_group: bool = False) -> None:
-        (os.killpg if to_group else os.kill)(self.process.pid, number)
-
-    def end(self) -> tuple[int, list[str]]:
-        """The exit status, and the lines on stderr."""
-        _, errors = self.process.communicate(timeout=30)
-        return self.process.returncode, errors.splitlines()
-
-    def left(self) -> list[int]:
-        """The processes that it started and that still run."""
-        pids = [int(word) for line in self.notes() if line.startswith("started") for word in line.split()[1:]]
-        return [pid for pid in pids if is_running(pid)]
-
-
-def is_running(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-def wait_until(condition: Callable[[], bool], process: subprocess.Popen | None = None) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        assert process is None or process.poll() is None, process.communicate()
-        time.sleep(0.02)
-
-
-@pytest.fixture
-def start(tmp_path: Path):
-    stand_in, notes = tmp_path / "python", tmp_path / "notes"
-    stand_in.write_text(WAITING.format(python=sys.executable), encoding="utf-8")
-    stand_in.chmod(0o755)
-    env = os.environ | {"PYTHON": str(stand_in), "NOTES": str(notes), "OUTPUT": str(tmp_path / "out")}
-    all_started = []
-
-    def script(*words: str, folder: Path = ROOT, before: tuple[str, ...] = (), **settings: str) -> Started:
-        started = Started([*before, "bash", *words], folder, notes, env | settings)
-        all_started.append(started)
-        return started
-
-    yield script
-    for started in all_started:
-        for pid in [started.process.pid, *started.left()]:
-            if is_running(pid):
-                os.kill(pid, signal.SIGKILL)
-        started.process.communicate()
 
 
 @pytest.mark.parametrize("to_group", [False, True], ids=["alone", "group"])
