@@ -117,7 +117,7 @@ METHODS = {
             script_suffix="maple",
             published="MaPLe",
         ),
-        Method("coprompt", "CoPrompt", "coprompt", settings=_coprompt),
+        Method("coprompt", "CoPrompt", "coprompt", settings=_coprompt, published="CoPrompt"),
     )
 }
 

@@ -9,6 +9,7 @@ import torch
 from tests import golden
 from tests.paths import needs_golden
 from tests.trainers.test_golden import assert_close
+from tests.trainers.test_methods import NAMES, indexed, learned, vit_b16
 from trainers.coprompt import read_descriptions
 
 OPTIONS = ("N_CTX", "CTX_INIT", "PROMPT_DEPTH", "W", "DISTILL")
@@ -76,3 +77,16 @@ def test_one_list_of_classes_for_each_description(tmp_path: Path):
     file = tmp_path / "descriptions.json"
     file.write_text(json.dumps({"big dog": ["c", "d"], "cat": ["a", "b"], "owl": []}), encoding="utf-8")
     assert read_descriptions(file, ["cat", "big_dog"]) == [["a", "c"], ["b", "d"]]
+
+
+@pytest.mark.parametrize(("depth", "tokens", "count"), [(12, 4, 5_014_528), (12, 2, 5_002_240), (9, 4, 3_826_432)])
+def test_learned_tensors_at_vit_b16(depth: int, tokens: int, count: int):
+    """MaPLe's, and two matrices of 512 x 128 in each of two adapters."""
+    names = learned(golden.build("CoPrompt", NAMES, vit_b16(), PROMPT_DEPTH=depth, N_CTX=tokens))
+    assert sum(names.values()) == count
+    assert set(names) == {
+        *("prompt_learner.ctx", "prompt_learner.proj.weight", "prompt_learner.proj.bias"),
+        *indexed("prompt_learner.compound_prompts_text", depth - 1),
+        *indexed("prompt_learner.compound_prompt_projections", depth - 1, ".weight", ".bias"),
+        *(f"adapter_{tower}.fc.{layer}.weight" for tower in ("image", "text") for layer in (0, 2)),
+    }
