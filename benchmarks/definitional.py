@@ -9,16 +9,22 @@ Letters: B images, K classes, L context length, P patches, M prompt tokens, D wi
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from clip.layout import DeepPrompts, PromptTokens
 from clip.model import CLIP, require_vit
+from clip.packing import PackedPrompts
 from clip.text import TextEncoder
-from clip.transformer import ResidualAttentionBlock, Transformer, VisionTransformer
+from clip.transformer import OWN, Own, ResidualAttentionBlock, Transformer, VisionTransformer
 from trainers.prompted_clip import FrozenTowersCLIP, unit
+
+Model = TypeVar("Model", bound=nn.Module)
 
 
 def attention(attn: nn.MultiheadAttention, x: Tensor, mask: Tensor | None) -> Tensor:
@@ -34,20 +40,24 @@ def attention(attn: nn.MultiheadAttention, x: Tensor, mask: Tensor | None) -> Te
     return attn.out_proj(out)
 
 
-def run_blocks(transformer: Transformer, x: Tensor, mask: Tensor | None, deep: Sequence[Tensor], start: int) -> Tensor:
-    """All blocks over all tokens; `deep[i-1]` overwrites the tokens from `start` on before block i."""
+def run_blocks(transformer: Transformer, x: Tensor, mask: Tensor | None, deep: DeepPrompts, start: int) -> Tensor:
+    """All blocks over all tokens. Before given blocks some are overwritten, from `start` on unless told else."""
+    entering = deep if isinstance(deep, Mapping) else {i: PromptTokens(t) for i, t in enumerate(deep, start=1)}
     for i, block in enumerate(transformer.resblocks):
         assert isinstance(block, ResidualAttentionBlock)
-        if 0 < i <= len(deep):
-            prompts = deep[i - 1].to(x.dtype).expand(x.shape[0], -1, -1)
-            first = start if start >= 0 else x.shape[1] + start
+        if i in entering:
+            tokens, position, insert, weight = entering[i]
+            assert not insert and weight == 1, "no method here inserts or mixes tokens"
+            prompts = tokens.to(x.dtype).expand(x.shape[0], -1, -1)
+            first = start if position is None else position
+            first = first if first >= 0 else x.shape[1] + first
             x = torch.cat([x[:, :first], prompts, x[:, first + prompts.shape[1] :]], dim=1)
         x = x + attention(block.attn, block.ln_1(x), mask)
         x = x + block.mlp(block.ln_2(x))
     return x
 
 
-def encode_text(tower: TextEncoder, prompts: Tensor, eot: Tensor, deep: Sequence[Tensor]) -> Tensor:
+def encode_text(tower: TextEncoder, prompts: Tensor, eot: Tensor, deep: DeepPrompts) -> Tensor:
     """Text features (K, E) of embedded prompts (K, L, D) whose EOT is at `eot` (K,)."""
     L = prompts.shape[1]
     mask = torch.full((L, L), float("-inf"), device=prompts.device).triu(1)
@@ -56,7 +66,7 @@ def encode_text(tower: TextEncoder, prompts: Tensor, eot: Tensor, deep: Sequence
     return tower.ln_final(x)[torch.arange(len(x)), eot] @ tower.text_projection
 
 
-def encode_image(tower: VisionTransformer, image: Tensor, ctx: Tensor | None, deep: Sequence[Tensor]) -> Tensor:
+def encode_image(tower: VisionTransformer, image: Tensor, ctx: Tensor | None, deep: DeepPrompts) -> Tensor:
     """Image features (B, E), prompt tokens `ctx` (M, D) after the patches."""
     x = tower.conv1(image.to(tower.conv1.weight.dtype)).flatten(2).transpose(1, 2)  # (B, P, D)
     x = torch.cat([tower.class_embedding.to(x.dtype).expand(len(x), 1, -1), x], dim=1)
@@ -96,3 +106,56 @@ class Definitional(nn.Module):
     def image_features(self, image: Tensor, ctx: Tensor | None = None, deep: Sequence[Tensor] = ()) -> Tensor:
         """(B, E), normalised, with the prompt tokens `ctx` (M, D)."""
         return unit(encode_image(self.image_encoder, image, ctx, deep))
+
+
+# ---- any method, over towers that compute by definition ----------------------------------------------------------
+
+
+def _own_prompts(transformer: Transformer) -> dict[int, PromptTokens]:
+    """What the blocks hold themselves."""
+    blocks = enumerate(transformer.resblocks)
+    return {i: PromptTokens(block.VPT_shallow) for i, block in blocks if hasattr(block, "VPT_shallow")}
+
+
+class DefinitionalTextEncoder(TextEncoder):
+    """The text tower, every prompt alone and padded to the context length."""
+
+    def forward(self, embeddings: Tensor, layout: PackedPrompts, deep: DeepPrompts | Own | None = OWN) -> Tensor:
+        if embeddings.dim() == 3:
+            return torch.stack([self(table, layout, deep) for table in embeddings])
+        prompts, eot = pad_prompts(layout.sequences, embeddings, len(self.positional_embedding))
+        return encode_text(self, prompts, eot, _own_prompts(self.transformer) if isinstance(deep, Own) else deep or ())
+
+
+class DefinitionalVisionTransformer(VisionTransformer):
+    """The image tower with explicit attention."""
+
+    def forward(self, image: Tensor, ctx: Tensor | Own | None = OWN, deep: DeepPrompts | Own | None = OWN) -> Tensor:
+        ctx = self.VPT if isinstance(ctx, Own) else ctx
+        return encode_image(self, image, ctx, _own_prompts(self.transformer) if isinstance(deep, Own) else deep or ())
+
+
+def _as(module: Model, kind: type[Model]) -> Model:
+    """The same module, parameters and submodules shared, as an instance of another class."""
+    twin = copy.copy(module)
+    twin._modules = dict(module._modules)
+    twin.__class__ = kind
+    return twin
+
+
+def by_definition(model: FrozenTowersCLIP) -> FrozenTowersCLIP:
+    """A method's model whose towers compute by definition, and whose learned text is encoded again in every call.
+
+    It shares all parameters with `model`.
+    """
+
+    def text_features(self: FrozenTowersCLIP) -> Tensor:
+        if any(t.requires_grad for t in self.text_tensors()):
+            return self.compute_text_features()
+        return type(model).text_features(self)
+
+    kind = type(f"Definitional{type(model).__name__}", (type(model),), {"text_features": text_features})
+    twin = _as(model, kind)
+    twin.text_encoder = _as(model.text_encoder, DefinitionalTextEncoder)
+    twin.image_encoder = _as(model.image_encoder, DefinitionalVisionTransformer)
+    return twin

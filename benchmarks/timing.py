@@ -145,6 +145,9 @@ def evaluation(model: nn.Module, precision: Precision, batches: list[Tensor]) ->
 class Comparison:
     """A model of ours and its definitional computation, with the same parameters, device, precision and images."""
 
+    ours: nn.Module
+    theirs: nn.Module
+
     def __init__(self, args: argparse.Namespace, ours: FrozenTowersCLIP, theirs: Definitional):
         self.args, self.ours, self.theirs = args, ours, theirs
         self.device = torch.device(args.device)
@@ -153,8 +156,12 @@ class Comparison:
             self.precision.cast(tower)
         theirs.to(self.device)  # ours is a submodule of theirs
 
+    def step(self, model: nn.Module, image: Tensor, label: Tensor, images_at_once: int) -> Work:
+        """A training step of one side."""
+        return training_step(model, self.precision, image, label, images_at_once)
+
     def images(self, count: int) -> Tensor:
-        side = self.theirs.image_encoder.input_resolution
+        side = self.ours.image_encoder.input_resolution
         return torch.randn(count, 3, side, side, device=self.device)
 
     def _measure(self, ours: Work, theirs: Work) -> dict[str, Any]:
@@ -183,8 +190,8 @@ class Comparison:
         say(f"training step, batch {batch}")
         image, label = self.images(batch), torch.arange(batch, device=self.device) % self.args.classes
         return self._measure(
-            training_step(self.ours, self.precision, image, label, batch),
-            training_step(self.theirs, self.precision, image, label, definitional_at_once or batch),
+            self.step(self.ours, image, label, batch),
+            self.step(self.theirs, image, label, definitional_at_once or batch),
         )
 
     def _evaluations(self, count: int, batch: int) -> tuple[Work, Work]:
@@ -200,7 +207,7 @@ class Comparison:
         """Profile a training step of ours: the operators with the largest self time."""
         say("profile of a training step of ours")
         image, label = self.images(batch), torch.arange(batch, device=self.device) % self.args.classes
-        work = training_step(self.ours, self.precision, image, label, batch)
+        work = self.step(self.ours, image, label, batch)
         work()
         on_gpu = self.device.type == "cuda"
         activities = [torch.profiler.ProfilerActivity.CUDA if on_gpu else torch.profiler.ProfilerActivity.CPU]

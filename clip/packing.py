@@ -227,6 +227,7 @@ class PackedPrompts(Packing):
             buckets.append(Bucket(first, len(list(group)), length))
             first += buckets[-1].prompts
         super().__init__(S, buckets, [len(suffix) - 1 for suffix in suffixes], order)
+        self.sequences = sequences
         restore = sorted(range(len(order)), key=order.__getitem__)
         for name, values in (("token_index", token_index), ("positions", positions), ("restore", restore)):
             self.register_buffer(name, torch.tensor(values, dtype=torch.long), persistent=False)

@@ -53,6 +53,27 @@ def _coop_few_shot(dataset: str, shots: int) -> str:
     return "vit_b16_ep100" if shots <= 4 else "vit_b16"
 
 
+# CoPrompt's depth, tokens, weight of the consistency and epochs, where they differ from 12, 4, 8 and 8
+_COPROMPT: dict[str, dict[str, Any]] = {
+    "caltech101": {"W": 4},
+    "oxford_pets": {"N_CTX": 2, "W": 0.1},
+    "stanford_cars": {"W": 4},
+    "oxford_flowers": {"PROMPT_DEPTH": 9},
+    "food101": {"PROMPT_DEPTH": 9, "W": 0.5, "MAX_EPOCH": 5},
+    "fgvc_aircraft": {"PROMPT_DEPTH": 9, "W": 2},
+    "dtd": {"N_CTX": 2},
+    "eurosat": {"N_CTX": 2, "W": 0.1},
+    "ucf101": {"W": 2},
+}
+
+
+def _coprompt(protocol: Protocol, dataset: str, shots: int) -> dict[str, Any]:
+    """The table of the published code for the dataset trained on."""
+    own = {"PROMPT_DEPTH": 12, "N_CTX": 4, "W": 8, "MAX_EPOCH": 8} | _COPROMPT.get(dataset, {})
+    epochs = own.pop("MAX_EPOCH")
+    return {f"TRAINER.COPROMPT.{key}": value for key, value in own.items()} | {"OPTIM.MAX_EPOCH": epochs}
+
+
 METHODS = {
     method.name: method
     for method in (
@@ -96,6 +117,7 @@ METHODS = {
             script_suffix="maple",
             published="MaPLe",
         ),
+        Method("coprompt", "CoPrompt", "coprompt", settings=_coprompt, published="CoPrompt"),
     )
 }
 

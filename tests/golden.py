@@ -3,13 +3,13 @@
 import json
 from types import SimpleNamespace
 from typing import Any
-from unittest.mock import patch
 
 import torch
 from safetensors import safe_open
 from torch import Tensor
 from yacs.config import CfgNode
 
+from benchmarks.bare import bare_trainer
 from clip.model import CLIP, from_state_dict
 from dassl.config import get_cfg_default
 from dassl.engine import TRAINER_REGISTRY
@@ -59,27 +59,19 @@ def make_trainer(meta: dict[str, Any], dataset: str = "Dataset", settings: dict[
         dataset: registered name of the data set that the trainer takes its classes from.
         settings: further settings, such as {"TRAINER.COOP.N_CTX": 4}.
     """
-    of_data = type(dataset, (), {"classnames": meta["classnames"]})()
-    method = TRAINER_REGISTRY.get(meta["trainer"])
-
-    class OnGoldenClip(method):
-        def check_cfg(self, cfg: CfgNode) -> None:
-            pass
-
-        def build_data_loader(self) -> None:
-            self.dm = SimpleNamespace(dataset=of_data)
-            self.num_classes = len(of_data.classnames)
-            self.lab2cname = dict(enumerate(of_data.classnames))
-
+    node = TRAINER_REGISTRY.get(meta["trainer"]).config_node
     cfg = get_cfg_default()
     extend_cfg(cfg)
     optim = {f"OPTIM.{key.upper()}": value for key, value in meta["optim"].items() if f"{key.upper()}" in cfg.OPTIM}
-    given = {f"TRAINER.{method.config_node}.PREC": "fp32", "USE_CUDA": False, **optim, **(settings or {})}
+    given = {
+        "TRAINER.NAME": meta["trainer"],
+        f"TRAINER.{node}.PREC": "fp32",
+        "USE_CUDA": False,
+        **optim,
+        **(settings or {}),
+    }
     cfg.merge_from_list([word for pair in given.items() for word in pair])
-    with patch("trainers.base.load_clip", lambda cfg: golden_clip()):
-        trainer = OnGoldenClip(cfg)
-    trainer.set_model_mode("train")
-    return trainer
+    return bare_trainer(cfg, golden_clip(), meta["classnames"], dataset)
 
 
 def load_parameters(model: torch.nn.Module, values: dict[str, Tensor], prefix: str) -> None:

@@ -47,6 +47,6 @@ class MaPLe(ClipTrainer):
     @classmethod
     def options_for(cls, shapes: Mapping[str, tuple[int, ...]], options: CfgNode) -> dict[str, Any] | None:
         ctx = shapes.get("prompt_learner.ctx", ())
-        if "prompt_learner.proj.weight" not in shapes or len(ctx) != 2:
-            return None
+        if "prompt_learner.proj.weight" not in shapes or len(ctx) != 2 or "adapter_text.fc.0.weight" in shapes:
+            return None  # another method's, or CoPrompt's
         return {"N_CTX": ctx[0], "PROMPT_DEPTH": 1 + sum("compound_prompts_text." in name for name in shapes)}

@@ -82,7 +82,8 @@ def assert_measured(measured: dict) -> None:
 
 
 def test_step_writes_what_it_promises(tmp_path, capsys):
-    result = result_of(step.main, tmp_path / "step.json", "--depth", "4", "--eval-batches", "2")
+    depth = ("TRAINER.MAPLE.PROMPT_DEPTH", "4")
+    result = result_of(step.main, tmp_path / "step.json", "--eval-batches", "2", *depth)
     measured = {"training_step", "evaluation_2x2", "evaluation_1x3"}
     assert set(result) == CIRCUMSTANCES | {"text_tokens", "logits", "profile"} | measured
     shares = [row["share"] for row in result["profile"]]
@@ -94,6 +95,22 @@ def test_step_writes_what_it_promises(tmp_path, capsys):
     for name in measured:
         assert_measured(result[name])
         assert f"{name}: ours " in out
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        ("coop", ()),
+        ("vpt", ("TRAINER.VPT.PROMPT_DEPTH_VISION", "4")),
+        ("independent-vlp", ("TRAINER.IVLP.PROMPT_DEPTH_VISION", "4", "TRAINER.IVLP.PROMPT_DEPTH_TEXT", "4")),
+        ("coprompt", ("TRAINER.COPROMPT.PROMPT_DEPTH", "4")),
+    ],
+)
+def test_a_step_of_every_method_equals_its_definition(tmp_path, method: str, options: tuple):
+    """Both sides have the gradients of the method's own loss."""
+    result = result_of(step.main, tmp_path / "step.json", "--trainer", method, *options)
+    assert_measured(result["training_step"])
+    assert result["settings"]["method"] == method
 
 
 def test_cocoop_writes_what_it_promises(tmp_path, monkeypatch, capsys):

@@ -1,0 +1,81 @@
+"""Every method of the tables on the demonstration: precisions, resume to the same bits, other classes in the test."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import datasets  # noqa: F401  (registers the datasets)
+import train
+from dassl.config import merge_file, merge_options
+from dassl.engine import build_trainer
+from dassl.utils import set_random_seed
+from experiments.methods import METHODS
+from tests.dassl.tiny import Stop, stop_after_epoch
+from tests.paths import ROOT
+from trainers.base import ClipTrainer
+
+TRAINED = [name for name, method in METHODS.items() if method.trained]
+
+
+def make(name: str, folder: Path, prec: str = "fp32", classes: str = "base", epochs: int = 2) -> ClipTrainer:
+    """The trainer of a row with its config of the demonstration, at one shot."""
+    method, cfg = METHODS[name], train.default_cfg()
+    cfg.TRAINER.NAME = method.trainer
+    for path in ("datasets/emoji.yaml", f"trainers/{method.trainer}/{method.demonstration}.yaml"):
+        merge_file(cfg, ROOT / "configs" / path)
+    options = {"DATASET.NUM_SHOTS": 1, "DATASET.SUBSAMPLE_CLASSES": classes, "DATALOADER.TRAIN_X.BATCH_SIZE": 5}
+    options |= {"OUTPUT_DIR": folder, "SEED": 1, "VERBOSE": False, "OPTIM.MAX_EPOCH": epochs, "OPTIM.WARMUP_EPOCH": 0}
+    node = type_of(method.trainer).config_node
+    options |= {f"TRAINER.{node}.PREC": prec}
+    merge_options(cfg, [str(word) for pair in options.items() for word in pair])
+    set_random_seed(1)
+    return build_trainer(cfg)
+
+
+def type_of(trainer: str) -> type[ClipTrainer]:
+    from dassl.engine import TRAINER_REGISTRY
+
+    return TRAINER_REGISTRY.get(trainer)
+
+
+def learned(trainer: ClipTrainer) -> dict[str, torch.Tensor]:
+    return {name: p.detach().clone() for name, p in trainer.model.named_parameters() if p.requires_grad}
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_a_resumed_run_has_the_same_bits_and_its_weights_test_other_classes(name: str, tmp_path: Path) -> None:
+    whole = make(name, tmp_path / "whole")
+    start = learned(whole)
+    whole.train()
+    ended = learned(whole)
+    assert start.keys() == ended.keys()
+    assert not [key for key in start if torch.equal(start[key], ended[key])], "not trained"
+
+    stopped = make(name, tmp_path / "stopped")
+    stop_after_epoch(stopped, 1)
+    with pytest.raises(Stop):
+        stopped.train()
+    resumed = make(name, tmp_path / "stopped")
+    resumed.train()
+    again = learned(resumed)
+    assert not [key for key in ended if not torch.equal(ended[key], again[key])], "other bits"
+
+    new = make(name, tmp_path / "new", classes="new")
+    new.load_model(str(tmp_path / "whole"), epoch=2)
+    loaded = learned(new)
+    assert not [key for key in loaded if key in ended and not torch.equal(loaded[key], ended[key])], "not loaded"
+    assert new.dm.dataset.classnames != whole.dm.dataset.classnames
+    assert 0 <= new.test() <= 100
+
+
+@pytest.mark.parametrize("prec", ["bf16", "amp"])
+@pytest.mark.parametrize("name", TRAINED)
+def test_lower_precisions_train_with_fp32_masters(name: str, prec: str, tmp_path: Path) -> None:
+    trainer = make(name, tmp_path, prec, epochs=1)
+    start = learned(trainer)
+    trainer.train()
+    ended = learned(trainer)
+    assert {value.dtype for value in ended.values()} == {torch.float32}
+    assert all(value.isfinite().all() for value in ended.values())
+    assert any(not torch.equal(start[key], ended[key]) for key in start)
