@@ -2,6 +2,7 @@
 
 import argparse
 import fnmatch
+import math
 import os
 import shlex
 import sys
@@ -31,11 +32,15 @@ examples:
   python -m experiments run demo                        the demonstration: minutes
   python -m experiments run maple_base2new --data /data the table of MaPLe's paper
   python -m experiments run maple_base2new --dry-run    its jobs, commands, and what is finished
+  python -m experiments run maple_base2new --launcher ray --gpus-per-job 0.25   four jobs on each GPU of a cluster
   python -m experiments status maple_base2new           per job: finished, running, failed, waiting, not started
   python -m experiments compare-log LOG RUN             a run beside a published training log
 
 A plan is a YAML file: by its path, or by its name in configs/experiments/. Repeat a command to continue where it was
 interrupted: what is finished is not run again."""
+
+
+OF_RAY = ("address", "gpus_per_job", "cpus_per_job", "memory_per_job", "copy_code")  # flags of that launcher alone
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -56,6 +61,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     sub.add_argument("--retry-failed", action="store_true", help="also run the jobs that failed before")
     sub.add_argument("--launcher", choices=LAUNCHERS, default="local", help="where the jobs run (local)")
     sub.add_argument("--jobs", type=int, metavar="N", help="jobs at a time (one for each GPU, else by the cores)")
+    ray = sub.add_argument_group("of --launcher ray")
+    ray.add_argument("--address", help="auto or HOST:PORT of a running cluster (RAY_ADDRESS, else a new cluster)")
+    ray.add_argument("--gpus-per-job", type=float, metavar="X", help="0 to 1, such as 0.25 (1 where there are GPUs)")
+    ray.add_argument("--cpus-per-job", type=int, metavar="N", help="cores of a job (those of its node, shared out)")
+    ray.add_argument("--memory-per-job", type=float, metavar="GIB", help="reserved for a job (3 without a GPU)")
+    ray.add_argument("--copy-code", action="store_true", help="copy this folder to the nodes, which do not share it")
     sub = commands.add_parser("status", parents=[shared], help="how far each job is")
     sub = commands.add_parser("compare-log", help="a run beside a published training log, and what differs")
     sub.add_argument("log", type=Path, help="the published log")
@@ -64,7 +75,25 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.command == "run" and args.jobs is not None and args.jobs < 1:
         parser.error(f"--jobs {args.jobs}: expected at least 1")
+    if args.command == "run" and (error := _wrong_for_ray(args)):
+        parser.error(error)
     return args
+
+
+def _wrong_for_ray(args: argparse.Namespace) -> str:
+    """What is wrong with the flags of that launcher; "" if nothing is."""
+    given = [name for name in OF_RAY if getattr(args, name) not in (None, False)]
+    if given and args.launcher != "ray":
+        return f"--{given[0].replace('_', '-')}: only with --launcher ray"
+    if args.gpus_per_job is not None and not 0 <= args.gpus_per_job <= 1:
+        return f"--gpus-per-job {args.gpus_per_job:g}: expected 0 to 1, since a run uses one GPU"
+    if args.cpus_per_job is not None and args.cpus_per_job < 1:
+        return f"--cpus-per-job {args.cpus_per_job}: expected at least 1"
+    if args.memory_per_job is not None and not 0 <= args.memory_per_job < math.inf:
+        return f"--memory-per-job {args.memory_per_job:g}: expected a number of GiB"
+    if args.copy_code and not os.path.isabs(args.output):
+        return f"--copy-code: expected an absolute --output that all nodes share, found {args.output}"
+    return ""
 
 
 # ---- launchers -------------------------------------------------------------------------------------------------
@@ -74,7 +103,14 @@ def _local(args: argparse.Namespace) -> Launcher:
     return Local(args.jobs)
 
 
-LAUNCHERS: dict[str, Callable[[argparse.Namespace], Launcher]] = {"local": _local}
+def _ray(args: argparse.Namespace) -> Launcher:
+    from experiments.ray_cluster import RayCluster
+
+    memory = None if args.memory_per_job is None else int(args.memory_per_job * 2**30)
+    return RayCluster(args.jobs, args.address, args.gpus_per_job, args.cpus_per_job, memory, args.copy_code)
+
+
+LAUNCHERS: dict[str, Callable[[argparse.Namespace], Launcher]] = {"local": _local, "ray": _ray}
 
 
 # ---- plans -----------------------------------------------------------------------------------------------------
