@@ -40,7 +40,8 @@ A plan is a YAML file: by its path, or by its name in configs/experiments/. Repe
 interrupted: what is finished is not run again."""
 
 
-OF_RAY = ("address", "gpus_per_job", "cpus_per_job", "memory_per_job", "copy_code")  # flags of that launcher alone
+# Flags that not every launcher has
+FLAGS_OF = {"local": (), "ray": ("address", "gpus_per_job", "cpus_per_job", "memory_per_job", "copy_code")}
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -59,9 +60,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     sub = commands.add_parser("run", parents=[shared], help="run what is not finished")
     sub.add_argument("--dry-run", action="store_true", help="print the jobs, their commands, and what is finished")
     sub.add_argument("--retry-failed", action="store_true", help="also run the jobs that failed before")
-    sub.add_argument("--launcher", choices=LAUNCHERS, default="local", help="where the jobs run (local)")
+    sub.add_argument("--launcher", choices=FLAGS_OF, default="local", help="where the jobs run (local)")
     sub.add_argument("--jobs", type=int, metavar="N", help="jobs at a time (one for each GPU, else by the cores)")
-    ray = sub.add_argument_group("of --launcher ray")
+    ray = sub.add_argument_group("of --launcher ray", "It stays until the jobs have ended, as the local one does")
     ray.add_argument("--address", help="auto or HOST:PORT of a running cluster (RAY_ADDRESS, else a new cluster)")
     ray.add_argument("--gpus-per-job", type=float, metavar="X", help="0 to 1, such as 0.25 (1 where there are GPUs)")
     ray.add_argument("--cpus-per-job", type=int, metavar="N", help="cores of a job (those of its node, shared out)")
@@ -75,16 +76,17 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.command == "run" and args.jobs is not None and args.jobs < 1:
         parser.error(f"--jobs {args.jobs}: expected at least 1")
-    if args.command == "run" and (error := _wrong_for_ray(args)):
+    if args.command == "run" and (error := _wrong_for_launcher(args)):
         parser.error(error)
     return args
 
 
-def _wrong_for_ray(args: argparse.Namespace) -> str:
-    """What is wrong with the flags of that launcher; "" if nothing is."""
-    given = [name for name in OF_RAY if getattr(args, name) not in (None, False)]
-    if given and args.launcher != "ray":
-        return f"--{given[0].replace('_', '-')}: only with --launcher ray"
+def _wrong_for_launcher(args: argparse.Namespace) -> str:
+    """What is wrong with the flags that not every launcher has; "" if nothing is."""
+    for name in {name: None for names in FLAGS_OF.values() for name in names}:
+        given, has = getattr(args, name), [launcher for launcher, names in FLAGS_OF.items() if name in names]
+        if given not in (None, False) and args.launcher not in has:
+            return f"--{name.replace('_', '-')}: only with --launcher {' or '.join(has)}"
     if args.gpus_per_job is not None and not 0 <= args.gpus_per_job <= 1:
         return f"--gpus-per-job {args.gpus_per_job:g}: expected 0 to 1, since a run uses one GPU"
     if args.cpus_per_job is not None and args.cpus_per_job < 1:

@@ -198,7 +198,11 @@ class _Task:
         if isinstance(error, of_ray.OutOfMemoryError):
             self._note_loss("the node ran out of memory")
             return -signal.SIGKILL
-        if isinstance(error, (of_ray.WorkerCrashedError, of_ray.NodeDiedError, of_ray.LocalRayletDiedError)):
+        if isinstance(error, of_ray.LocalRayletDiedError):
+            raise ConnectionError(
+                "Ray has ended on this machine; the same command continues on a new cluster"
+            ) from error
+        if isinstance(error, (of_ray.WorkerCrashedError, of_ray.NodeDiedError)):
             self._note_loss("its node was lost")
             self._losses[self._job.folder] += 1
             if self._losses[self._job.folder] > _RETRIES:
@@ -308,7 +312,7 @@ def _connect(address: str, copy_code: bool) -> None:
         ray.init(address=address or "local", **options)
     except (OSError, RuntimeError, ray.exceptions.RayError) as error:
         what = f"join the Ray cluster at {address}" if address else "start a Ray cluster on this machine"
-        hint = " (if it asks for a token: export RAY_AUTH_MODE=token)" if address else ""
+        hint = " (if it needs a token, set RAY_AUTH_MODE and RAY_AUTH_TOKEN_PATH as there)" if address else ""
         raise ConnectionError(f"cannot {what}{hint}: {error}") from error
     finally:
         signal.signal(signal.SIGTERM, on_sigterm)  # Ray's handler would leave without stopping the jobs
