@@ -24,8 +24,9 @@ from experiments.states import JOB_FILE, LOG, state_of
 
 __all__ = ["RayCluster"]
 
-_LOOK = 0.1  # seconds between two looks at a train.py on its node
+_LOOK = 0.05  # seconds between two looks at a train.py on its node
 _PATIENCE = 25.0  # seconds that a stopped train.py has to end by itself; `drive` waits for a little longer
+_WORD = 3.0  # seconds that Ray has to tell of a stopped job that has ended
 _FOLDER_DELAY = 60.0  # seconds until a file that another machine wrote is seen in a network folder
 _RETRIES = 3  # of a job whose node was lost
 _NODES_AGE = 2.0  # seconds for which the list of nodes is good
@@ -162,7 +163,7 @@ class _Task:
 
     def __init__(self, job: Job, submit: Callable[[], Any], losses: Counter[str]) -> None:
         self._job, self._submit, self._losses = job, submit, losses
-        self._stopping, self._since = False, 0.0
+        self._stopped, self._since = 0.0, 0.0  # when it was stopped, and when it succeeded
         self.has_ended = False
         self._begin()
 
@@ -172,7 +173,7 @@ class _Task:
 
     def poll(self) -> int | None:
         if not self._end.done():
-            return None
+            return -signal.SIGTERM if self._is_cut_off() else None
         try:
             status = self._ended()
         except BaseException:
@@ -186,7 +187,7 @@ class _Task:
         from ray import exceptions as of_ray
 
         error = self._end.exception()
-        if self._stopping:
+        if self._stopped:
             return -signal.SIGTERM
         if error is None:
             status = self._end.result()
@@ -215,6 +216,12 @@ class _Task:
             "the packages of requirements.txt (docs/EXPERIMENTS.md)"
         ) from error
 
+    def _is_cut_off(self) -> bool:
+        """Whether a stopped job has ended without a word from Ray, which the same signal has ended."""
+        return (
+            bool(self._stopped) and time.monotonic() - self._stopped > _WORD and state_of(self._job).name != "running"
+        )
+
     def _is_seen(self) -> bool:
         """Whether the results are seen here, which takes a moment in a network folder."""
         self._since = self._since or time.monotonic()
@@ -240,7 +247,7 @@ class _Task:
     def _cancel(self, force: bool) -> None:
         import ray
 
-        self._stopping = True
+        self._stopped = self._stopped or time.monotonic()
         ray.cancel(self._reference, force=force)
 
 
@@ -301,6 +308,8 @@ def _connect(address: str, copy_code: bool) -> None:
     if not address:
         os.environ.setdefault("RAY_AUTH_MODE", "token")
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        # Seconds that this process survives its cluster, such as after a SIGTERM to the whole group
+        os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "10")
     ray = _import_ray()
     options: dict[str, Any] = {"logging_level": "error", "log_to_driver": False}
     if copy_code:
