@@ -308,6 +308,17 @@ def test_a_node_that_cannot_run_jobs_says_why(tmp_path):
     assert task.has_ended
 
 
+@needs_ray
+def test_a_cluster_that_ended_is_no_lost_node(tmp_path):
+    """Another node would not be found either: the job is not given up, and the plan ends."""
+    from ray.exceptions import LocalRayletDiedError
+
+    [job] = stand_ins(tmp_path, "")
+    task = ray_cluster._Task(job, lambda: Lost(LocalRayletDiedError()), Counter())
+    with pytest.raises(ConnectionError, match="Ray has ended on this machine; the same command continues"):
+        task.poll()
+
+
 def test_a_node_without_the_output_folder_says_so(tmp_path):
     [job] = stand_ins(tmp_path / "not shared", "")
     with pytest.raises(FileNotFoundError, match=f"{socket.gethostname()} has no folder .* on a disk that they share"):
