@@ -33,12 +33,13 @@ class Process:
     Args:
         job: what to run.
         environment: variables that differ from this process's.
+        more: further entries of job.json.
 
     Raises:
         BlockingIOError: another process has just started the job.
     """
 
-    def __init__(self, job: Job, environment: Mapping[str, str]) -> None:
+    def __init__(self, job: Job, environment: Mapping[str, str], more: Mapping[str, str] | None = None) -> None:
         command = job.command(sys.executable)
         job.path.mkdir(parents=True, exist_ok=True)
         self._lock = FileLock(job.path / _LOCK, blocking=False)
@@ -63,6 +64,7 @@ class Process:
             "process": self._process.pid,
             "command": shlex.join(command),
             "status": None,
+            **(more or {}),
         }
         write_json(self._record, self._file, sync=False)  # without it, the job is one that was interrupted
         self._sign = time.monotonic()

@@ -25,6 +25,12 @@ if action == "killed" or (action == "killed once" and first):
 if action == "slow" or (action == "slow once" and first):
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
     time.sleep(60)
+if action in ("an epoch", "no epoch") and not (folder / "resume.pth.tar").exists():
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    if action == "an epoch":
+        (folder / "resume.pth.tar").touch()
+    (Path(os.environ["CLUSTER"]) / f"{os.environ.get('SLURM_JOB_ID')}.ready").touch()  # its time is up
+    time.sleep(60)
 if action == "wait":
     time.sleep(1)
 while action == "meet" and len(starts.read_text(encoding="utf-8").splitlines()) < 2:  # another one that runs
