@@ -207,9 +207,11 @@ class Progress:
     """A bar on a terminal, else a line for every job that starts or ends."""
 
     def __init__(self, total: int) -> None:
-        self._bar = tqdm(total=total, unit="job", disable=not sys.stderr.isatty(), dynamic_ncols=True)
+        # The time left by the average over all jobs of this run: they end in bursts
+        self._bar = tqdm(total=total, unit="job", smoothing=0, disable=not sys.stderr.isatty(), dynamic_ncols=True)
         self._total = total
         self._count: Counter[str] = Counter()
+        self._running: set[str] = set()
 
     def __enter__(self) -> "Progress":
         return self
@@ -219,7 +221,14 @@ class Progress:
 
     def tell(self, event: str, job: Job, state: JobState) -> None:
         self._count[event] += 1
+        ran = job.folder in self._running
+        if event == "started":
+            self._running.add(job.folder)
+        else:
+            self._running.discard(job.folder)
         if event in ("finished", "failed", "blocked"):
+            if not self._bar.disable:
+                self._bar.initial += not ran  # it took no time
             self._bar.update()
             done = sum(self._count[name] for name in ("finished", "failed", "blocked"))
             accuracy = "" if state.accuracy is None else f" ({state.accuracy:.2f} %)"
@@ -232,7 +241,7 @@ class Progress:
             print(line, flush=True)
         elif event in ("failed", "blocked", "again"):
             self._bar.write(line)
-        self._bar.set_postfix(running=self._count["started"] - self._count["again"], failed=self._count["failed"])
+        self._bar.set_postfix(running=len(self._running), failed=self._count["failed"])
 
 
 def status(args: argparse.Namespace) -> int:
