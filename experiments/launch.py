@@ -213,4 +213,5 @@ class _Driver:
 
 def _ran_out_of_memory(status: int, reason: str) -> bool:
     """Whether a job was killed, as Linux does when memory runs out, or said so itself."""
-    return status in (-signal.SIGKILL, 128 + signal.SIGKILL) or "out of memory" in reason.lower()
+    said = any(words in reason.lower() for words in ("out of memory", "memory ran out"))
+    return said or status in (-signal.SIGKILL, 128 + signal.SIGKILL)

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments.launch import drive
+from dassl.utils.failures import explain
+from experiments.launch import _ran_out_of_memory, drive
 from experiments.local import Local, Process
 from experiments.methods import METHODS
 from experiments.protocols import Job, Request, few_shot
@@ -106,6 +107,17 @@ def test_a_job_that_ran_out_of_memory_is_tried_once_more_alone_with_all_cores(ma
     assert outcome.failed.keys() == {jobs[2].folder}
     assert starts(jobs[0])[3:] == [["seed0", "8"], ["seed2", "8"]]  # after the others, in turn
     assert {threads for _, threads in starts(jobs[0])[:3]} == {"4"}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+     RuntimeError("[enforce fail at alloc_cpu.cpp:75] DefaultCPUAllocator: not enough memory: you tried to allocate 9"),
+     MemoryError()],
+)  # fmt: skip
+def test_what_train_py_says_about_memory_is_understood(error):
+    assert _ran_out_of_memory(2, f"error: {explain(error)[0]}")
+    assert not _ran_out_of_memory(2, "error: no such dataset")
 
 
 def test_gpus_are_shared_out(make, monkeypatch):
