@@ -2,6 +2,7 @@
 
 import argparse
 import fnmatch
+import math
 import os
 import shlex
 import sys
@@ -25,6 +26,8 @@ with require_python():
     from experiments.protocols import Job
     from experiments.report import command as report
     from experiments.runs import ROOT
+    from experiments.slurm import Slurm
+    from experiments.slurm_queue import states_in
     from experiments.states import LOG, JobState, state_of
 
 EXAMPLES = """\
@@ -32,12 +35,22 @@ examples:
   python -m experiments run demo                        the demonstration: minutes
   python -m experiments run maple_base2new --data /data the table of MaPLe's paper
   python -m experiments run maple_base2new --dry-run    its jobs, commands, and what is finished
+  python -m experiments run maple_base2new --launcher ray --gpus-per-job 0.25   four jobs on each GPU of a cluster
+  python -m experiments run maple_base2new --launcher slurm --sbatch partition=gpu   submit them to a cluster
   python -m experiments status maple_base2new           per job: finished, running, failed, waiting, not started
   python -m experiments report output                   tables, beside the published numbers
   python -m experiments compare-log LOG RUN             a run beside a published training log
 
 A plan is a YAML file: by its path, or by its name in configs/experiments/. Repeat a command to continue where it was
 interrupted: what is finished is not run again."""
+
+
+# Flags that not every launcher has
+FLAGS_OF = {
+    "local": (),
+    "ray": ("address", "gpus_per_job", "cpus_per_job", "memory_per_job", "copy_code"),
+    "slurm": ("time", "gpus_per_job", "cpus_per_job", "sbatch", "wait"),
+}
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -56,8 +69,20 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     sub = commands.add_parser("run", parents=[shared], help="run what is not finished")
     sub.add_argument("--dry-run", action="store_true", help="print the jobs, their commands, and what is finished")
     sub.add_argument("--retry-failed", action="store_true", help="also run the jobs that failed before")
-    sub.add_argument("--launcher", choices=LAUNCHERS, default="local", help="where the jobs run (local)")
+    sub.add_argument("--launcher", choices=FLAGS_OF, default="local", help="where the jobs run (local)")
     sub.add_argument("--jobs", type=int, metavar="N", help="jobs at a time (one for each GPU, else by the cores)")
+    sub.add_argument("--gpus-per-job", type=float, metavar="X", help="of a cluster: 0 to 1 (1); fractions on Ray alone")
+    sub.add_argument("--cpus-per-job", type=int, metavar="N", help="of a cluster (8; Ray: those of a node, shared out)")
+    ray = sub.add_argument_group("of --launcher ray", "It stays until the jobs have ended, as the local one does")
+    ray.add_argument("--address", help="auto or HOST:PORT of a running cluster (RAY_ADDRESS, else a new cluster)")
+    ray.add_argument("--memory-per-job", type=float, metavar="GIB", help="reserved for a job (3 without a GPU)")
+    ray.add_argument("--copy-code", action="store_true", help="copy this folder to the nodes, which do not share it")
+    slurm = sub.add_argument_group(
+        "of --launcher slurm", "It submits the jobs, and ends: status shows how far they are"
+    )
+    slurm.add_argument("--time", metavar="LIMIT", help="time of a job, as sbatch takes it (4:00:00)")
+    slurm.add_argument("--sbatch", action="append", metavar="KEY=VALUE", help="an option of sbatch: partition=gpu")
+    slurm.add_argument("--wait", action="store_true", help="stay until no job is in the queue, and show the progress")
     sub = commands.add_parser("status", parents=[shared], help="how far each job is")
     report.add_arguments(
         commands.add_parser("report", help="tables beside the published numbers, of the runs of a folder")
@@ -69,7 +94,28 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.command == "run" and args.jobs is not None and args.jobs < 1:
         parser.error(f"--jobs {args.jobs}: expected at least 1")
+    if args.command == "run" and (error := _wrong_for_launcher(args)):
+        parser.error(error)
     return args
+
+
+def _wrong_for_launcher(args: argparse.Namespace) -> str:
+    """What is wrong with the flags that not every launcher has; "" if nothing is."""
+    for name in {name: None for names in FLAGS_OF.values() for name in names}:
+        given, has = getattr(args, name), [launcher for launcher, names in FLAGS_OF.items() if name in names]
+        if given not in (None, False) and args.launcher not in has:
+            return f"--{name.replace('_', '-')}: only with --launcher {' or '.join(has)}"
+    if args.gpus_per_job is not None and not 0 <= args.gpus_per_job <= 1:
+        return f"--gpus-per-job {args.gpus_per_job:g}: expected 0 to 1, since a run uses one GPU"
+    if args.launcher == "slurm" and args.gpus_per_job not in (None, 0, 1):
+        return f"--gpus-per-job {args.gpus_per_job:g}: expected 0 or 1, since SLURM gives whole GPUs"
+    if args.cpus_per_job is not None and args.cpus_per_job < 1:
+        return f"--cpus-per-job {args.cpus_per_job}: expected at least 1"
+    if args.memory_per_job is not None and not 0 <= args.memory_per_job < math.inf:
+        return f"--memory-per-job {args.memory_per_job:g}: expected a number of GiB"
+    if args.copy_code and not os.path.isabs(args.output):
+        return f"--copy-code: expected an absolute --output that all nodes share, found {args.output}"
+    return ""
 
 
 # ---- launchers -------------------------------------------------------------------------------------------------
@@ -79,7 +125,14 @@ def _local(args: argparse.Namespace) -> Launcher:
     return Local(args.jobs)
 
 
-LAUNCHERS: dict[str, Callable[[argparse.Namespace], Launcher]] = {"local": _local}
+def _ray(args: argparse.Namespace) -> Launcher:
+    from experiments.ray_cluster import RayCluster
+
+    memory = None if args.memory_per_job is None else int(args.memory_per_job * 2**30)
+    return RayCluster(args.jobs, args.address, args.gpus_per_job, args.cpus_per_job, memory, args.copy_code)
+
+
+LAUNCHERS: dict[str, Callable[[argparse.Namespace], Launcher]] = {"local": _local, "ray": _ray}
 
 
 # ---- plans -----------------------------------------------------------------------------------------------------
@@ -99,19 +152,44 @@ def run(args: argparse.Namespace) -> int:
     """Run the plan; the status is 1 if a job failed."""
     jobs = _jobs(args)
     if args.dry_run:
-        return _dry_run(jobs)
+        return _dry_run(jobs, states_in(args.output))
+    if args.launcher == "slurm":
+        return _submit(args, jobs)
     launcher = LAUNCHERS[args.launcher](args)
     print(f"{args.plan}: {len(jobs)} jobs, {launcher.describe()}")
     with Progress(len(jobs)) as progress:
         outcome = drive(jobs, launcher, args.retry_failed, progress.tell)
     _summarize(outcome, jobs)
-    _write(args.json, jobs)
+    _write(args.json, jobs, state_of)
     return int(bool(outcome.failed))
 
 
-def _dry_run(jobs: Sequence[Job]) -> int:
+def _submit(args: argparse.Namespace, jobs: Sequence[Job]) -> int:
+    """Submit what is not finished, and with --wait stay until it has left the queue."""
+    settings = {"limit": args.time, "gpus": args.gpus_per_job, "cpus": args.cpus_per_job, "options": args.sbatch}
+    given = {name: value for name, value in settings.items() if value is not None}
+    slurm = Slurm(args.plan, args.output, at_once=args.jobs, **given)
+    print(f"{args.plan}: {len(jobs)} jobs {slurm.describe()}")
+    try:
+        outcome = slurm.submit(jobs, args.retry_failed)
+        if args.wait:
+            with Progress(len(jobs)) as progress:
+                outcome = slurm.wait(jobs, outcome, progress.tell)
+    except KeyboardInterrupt as stop:
+        stop.args = (slurm.advice(),)
+        raise
+    _summarize(outcome, jobs)
+    if slurm.arrays and not args.wait:
+        status = shlex.join(["python", "-m", "experiments", "status", args.plan, "--output", args.output])
+        print(f"Unfinished ones are in SLURM's queue. How far they are:\n  {status}")
+        print(f"To cancel them:\n  scancel {' '.join(slurm.arrays)}")
+    _write(args.json, jobs, states_in(args.output))
+    return int(bool(outcome.failed))
+
+
+def _dry_run(jobs: Sequence[Job], look: Callable[[Job], JobState]) -> int:
     for job in jobs:
-        state = state_of(job)
+        state = look(job)
         print(f"{state.name:12s} {job.folder}")
         if state.name != "finished":
             print(f"    {shlex.join(job.command(os.path.basename(sys.executable)))}")
@@ -134,9 +212,11 @@ class Progress:
     """A bar on a terminal, else a line for every job that starts or ends."""
 
     def __init__(self, total: int) -> None:
-        self._bar = tqdm(total=total, unit="job", disable=not sys.stderr.isatty(), dynamic_ncols=True)
+        # The time left by the average over all jobs of this run: they end in bursts
+        self._bar = tqdm(total=total, unit="job", smoothing=0, disable=not sys.stderr.isatty(), dynamic_ncols=True)
         self._total = total
         self._count: Counter[str] = Counter()
+        self._running: set[str] = set()
 
     def __enter__(self) -> "Progress":
         return self
@@ -146,7 +226,14 @@ class Progress:
 
     def tell(self, event: str, job: Job, state: JobState) -> None:
         self._count[event] += 1
+        ran = job.folder in self._running
+        if event == "started":
+            self._running.add(job.folder)
+        else:
+            self._running.discard(job.folder)
         if event in ("finished", "failed", "blocked"):
+            if not self._bar.disable:
+                self._bar.initial += not ran  # it took no time
             self._bar.update()
             done = sum(self._count[name] for name in ("finished", "failed", "blocked"))
             accuracy = "" if state.accuracy is None else f" ({state.accuracy:.2f} %)"
@@ -159,21 +246,22 @@ class Progress:
             print(line, flush=True)
         elif event in ("failed", "blocked", "again"):
             self._bar.write(line)
-        self._bar.set_postfix(running=self._count["started"] - self._count["again"], failed=self._count["failed"])
+        self._bar.set_postfix(running=len(self._running), failed=self._count["failed"])
 
 
 def status(args: argparse.Namespace) -> int:
     """Print the state of every job."""
     jobs = _jobs(args)
+    look = states_in(args.output)
     rows: list[list[str]] = []
     count: Counter[str] = Counter()
     for job in jobs:
-        state = state_of(job)
+        state = look(job)
         count[state.name] += 1
         rows.append([state.name, job.folder.removeprefix(f"{args.output}/"), _details(state)])
     print(tabulate(rows, ["state", "job", ""], disable_numparse=True))
     print(", ".join(f"{number} {name}" for name, number in count.items()))
-    _write(args.json, jobs)
+    _write(args.json, jobs, look)
     return 0
 
 
@@ -186,9 +274,9 @@ def _details(state: JobState) -> str:
     return state.reason
 
 
-def _write(path: Path | None, jobs: Sequence[Job]) -> None:
+def _write(path: Path | None, jobs: Sequence[Job], look: Callable[[Job], JobState]) -> None:
     if path:
-        write_json([{"folder": job.folder, **vars(state_of(job))} for job in jobs], path)
+        write_json([{"folder": job.folder, **vars(look(job))} for job in jobs], path)
 
 
 # ---- logs ------------------------------------------------------------------------------------------------------
@@ -213,7 +301,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return COMMANDS[args.command](args)
     except KeyboardInterrupt as stop:
-        stop.args = ("the running jobs have ended, the same command continues",)
+        stop.args = stop.args or ("the running jobs have ended, the same command continues",)
         raise
     except Exception as error:
         return command.fail(error)

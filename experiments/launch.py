@@ -25,7 +25,11 @@ class Handle(Protocol):
     """A job that was started."""
 
     def poll(self) -> int | None:
-        """Its exit status, None while it runs."""
+        """Its exit status, None while it runs.
+
+        Raises:
+            BlockingIOError: it was not run, since another process runs it: where that is seen only on a node.
+        """
 
     def stop(self) -> None:
         """Ask it to end."""
@@ -111,9 +115,14 @@ class _Driver:
     def _collect(self) -> bool:
         """Take note of the jobs that have ended."""
         ended = []
-        for job, handle in self.running.values():
-            if (status := handle.poll()) is not None:
-                ended.append((job, status))
+        for job, handle in list(self.running.values()):
+            try:
+                if (status := handle.poll()) is not None:
+                    ended.append((job, status))
+            except BlockingIOError:
+                del self.running[job.folder]
+                self.waiting.append(job)
+                self._wait_for_another(job)
         for job, status in ended:
             del self.running[job.folder]
             state = state_of(job)
@@ -204,4 +213,5 @@ class _Driver:
 
 def _ran_out_of_memory(status: int, reason: str) -> bool:
     """Whether a job was killed, as Linux does when memory runs out, or said so itself."""
-    return status in (-signal.SIGKILL, 128 + signal.SIGKILL) or "out of memory" in reason.lower()
+    said = any(words in reason.lower() for words in ("out of memory", "memory ran out"))
+    return said or status in (-signal.SIGKILL, 128 + signal.SIGKILL)

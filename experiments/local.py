@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from typing import IO
 
@@ -22,7 +23,8 @@ from experiments.states import JOB_FILE, LOG
 __all__ = ["Local", "Process"]
 
 _LOCK = ".job.lock"
-_JOB_MEMORY = 3 * 2**30  # bytes of a job on a CPU, ViT-B/16
+_SIGN_OF_LIFE = 60.0  # seconds between two signs of life for other hosts, which cannot look up the process
+JOB_MEMORY = 3 * 2**30  # bytes of a job on a CPU, ViT-B/16
 
 
 class Process:
@@ -31,12 +33,13 @@ class Process:
     Args:
         job: what to run.
         environment: variables that differ from this process's.
+        more: further entries of job.json.
 
     Raises:
         BlockingIOError: another process has just started the job.
     """
 
-    def __init__(self, job: Job, environment: Mapping[str, str]) -> None:
+    def __init__(self, job: Job, environment: Mapping[str, str], more: Mapping[str, str] | None = None) -> None:
         command = job.command(sys.executable)
         job.path.mkdir(parents=True, exist_ok=True)
         self._lock = FileLock(job.path / _LOCK, blocking=False)
@@ -61,11 +64,17 @@ class Process:
             "process": self._process.pid,
             "command": shlex.join(command),
             "status": None,
+            **(more or {}),
         }
         write_json(self._record, self._file, sync=False)  # without it, the job is one that was interrupted
+        self._sign = time.monotonic()
 
     def poll(self) -> int | None:
         status = self._process.poll()
+        if status is None and time.monotonic() - self._sign > _SIGN_OF_LIFE:
+            self._sign = time.monotonic()
+            with contextlib.suppress(OSError):
+                os.utime(self._file)
         if status is not None and not self._log.closed:
             self._log.close()
             with contextlib.suppress(OSError):  # the folder was removed, or the disk is full: the job has ended anyway
@@ -92,7 +101,7 @@ class Local:
     def __init__(self, at_once: int | None = None, gpus: Sequence[str] | None = None) -> None:
         self.gpus = list(_gpus() if gpus is None else gpus)
         self.cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        self.at_once = at_once or len(self.gpus) or max(1, min(self.cores, _free_memory() // _JOB_MEMORY))
+        self.at_once = at_once or len(self.gpus) or max(1, min(self.cores, _free_memory() // JOB_MEMORY))
         self._slots: list[Process | None] = [None] * self.at_once
 
     def describe(self) -> str:
@@ -130,4 +139,4 @@ def _free_memory() -> int:
     """Available bytes of this machine; without a way to know, enough for one job."""
     with contextlib.suppress(OSError, StopIteration, ValueError), open("/proc/meminfo", encoding="ascii") as file:
         return next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable"))
-    return _JOB_MEMORY
+    return JOB_MEMORY

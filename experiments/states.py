@@ -4,7 +4,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -27,14 +27,15 @@ class JobState:
     """A job's state.
 
     Attributes:
-        name: ``waiting`` is a test whose training is not finished, ``interrupted`` one that the next run resumes.
+        name: ``queued`` is one that waits in a scheduler's queue, ``waiting`` a test whose training is not finished,
+            ``interrupted`` one that the next run resumes.
         accuracy: of a finished job, in percent; None if it was not tested.
         epoch, seconds_left: of a running one: epochs done, and the time that the others take at their pace.
         host: where it runs.
         reason: of a failed one: the last line that it printed.
     """
 
-    name: Literal["finished", "running", "failed", "interrupted", "waiting", "not started"]
+    name: Literal["finished", "running", "queued", "failed", "interrupted", "waiting", "not started"]
     accuracy: float | None = None
     epoch: str = ""
     seconds_left: float | None = None
@@ -42,11 +43,15 @@ class JobState:
     reason: str = ""
 
 
-def state_of(job: Job) -> JobState:
-    """The state of a job."""
+def state_of(job: Job, queue: Collection[str] | None = None) -> JobState:
+    """The state of a job.
+
+    Args:
+        queue: ids of the jobs that SLURM has now; None if it was not asked.
+    """
     folder = job.path
     record = _read(folder / JOB_FILE)
-    if record and record.get("status") is None and _is_alive(record, folder):
+    if record and record.get("status") is None and _is_alive(record, folder, queue):
         return _progress(folder, str(record.get("host")))
     status = job.status()
     if status.differences:
@@ -83,8 +88,10 @@ def _read(path: Path) -> Mapping[str, Any]:
     return content if isinstance(content, Mapping) else {}
 
 
-def _is_alive(record: Mapping[str, Any], folder: Path) -> bool:
+def _is_alive(record: Mapping[str, Any], folder: Path, queue: Collection[str] | None) -> bool:
     """Whether the process of a job is there; on another host, whether it has written in the last ten minutes."""
+    if queue is not None and "slurm" in record:
+        return record["slurm"] in queue
     if record.get("host") != socket.gethostname():
         return time.time() - max((path.stat().st_mtime for path in folder.iterdir()), default=0) < _QUIET
     process = record.get("process")

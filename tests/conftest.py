@@ -20,7 +20,7 @@ SLOW_FILES = {
     *("dassl/test_lazy_imports.py", "dassl/test_resume.py", "dassl/test_safe_load.py", "datasets/test_advice.py"),
     *("datasets/test_prepare.py", "datasets/test_published_layouts.py", "experiments/test_launch.py"),
     *("experiments/test_settings.py", "plugins/test_own_config.py", "test_scripts.py", "trainers/test_methods.py"),
-    *("trainers/test_published_draws.py", "trainers/test_toys.py"),
+    *("trainers/test_published_draws.py", "trainers/test_toys.py", "experiments/test_ray.py"),
 }
 
 

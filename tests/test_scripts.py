@@ -363,8 +363,8 @@ def test_setup_installs_once_and_again_when_the_requirements_change(checkout: Pa
     )
     base.chmod(0o755)
 
-    def setup(**env: str) -> tuple[int, int]:
-        command = ["bash", "scripts/setup.sh"]
+    def setup(*extras: str, **env: str) -> tuple[int, int]:
+        command = ["bash", "scripts/setup.sh", *extras]
         variables = {"PATH": os.environ["PATH"], "PYTHON": str(base)} | env
         code = subprocess.run(command, cwd=checkout, env=variables, capture_output=True, timeout=60).returncode
         return code, notes.read_text(encoding="utf-8").count("-m pip install")
@@ -376,6 +376,14 @@ def test_setup_installs_once_and_again_when_the_requirements_change(checkout: Pa
     (checkout / "requirements.txt").write_text("one==2\n", encoding="utf-8")
     assert setup() == (0, 3)
     assert notes.read_text(encoding="utf-8").count("venv --clear") == 1
+
+    (checkout / "requirements-ray.txt").write_text("ray==1\n", encoding="utf-8")
+    assert setup() == (0, 3), "only who asks for Ray gets it"
+    assert setup("ray", PIP_EXIT="1") == (1, 4)
+    assert setup() == (0, 4), "the rest is there in spite of it"
+    assert setup("ray") == (0, 5) and setup("ray") == (0, 5)
+    assert "--requirement=requirements.txt --requirement=requirements-ray.txt\n" in notes.read_text(encoding="utf-8")
+    assert setup("rai") == (2, 5)
 
 
 def test_setup_refuses_an_old_interpreter(checkout: Path, tmp_path: Path) -> None:

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from experiments.launch import drive
-from experiments.local import Local
+from dassl.utils.failures import explain
+from experiments.launch import _ran_out_of_memory, drive
+from experiments.local import Local, Process
 from experiments.methods import METHODS
 from experiments.protocols import Job, Request, few_shot
 from experiments.runs import run_status
@@ -108,6 +109,17 @@ def test_a_job_that_ran_out_of_memory_is_tried_once_more_alone_with_all_cores(ma
     assert {threads for _, threads in starts(jobs[0])[:3]} == {"4"}
 
 
+@pytest.mark.parametrize(
+    "error",
+    [RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+     RuntimeError("[enforce fail at alloc_cpu.cpp:75] DefaultCPUAllocator: not enough memory: you tried to allocate 9"),
+     MemoryError()],
+)  # fmt: skip
+def test_what_train_py_says_about_memory_is_understood(error):
+    assert _ran_out_of_memory(2, f"error: {explain(error)[0]}")
+    assert not _ran_out_of_memory(2, "error: no such dataset")
+
+
 def test_gpus_are_shared_out(make, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
     assert Local().gpus == ["3", "5"] and Local().at_once == 2
@@ -145,7 +157,7 @@ def test_jobs_end_when_their_driver_is_killed_and_a_new_one_waits_for_them(make,
     program = f"""if True:
         import sys
         from experiments.launch import drive
-        from experiments.local import Local
+        from experiments.local import Local, Process
         from experiments.methods import METHODS
         from experiments.protocols import Job, Request, few_shot
         Job.command = lambda job, python: [sys.executable, {str(STAND_IN)!r}, str(job.path), "slow"]
@@ -211,6 +223,39 @@ def test_a_running_job_of_another_process_is_seen(make):
     assert state_of(job).name == "interrupted"  # it has written nothing for long
     (job.path / "job.json").write_text("[1")
     assert state_of(job).name == "interrupted"
+
+
+def test_a_running_job_gives_signs_of_life_to_other_hosts(make, monkeypatch):
+    [job] = make("wait")
+    monkeypatch.setattr("experiments.local._SIGN_OF_LIFE", 0.05)
+    process = Process(job, {})
+    os.utime(job.path / "job.json", (0, 0))
+    while process.poll() is None and (job.path / "job.json").stat().st_mtime == 0:
+        time.sleep(0.02)
+    assert process.poll() is None
+    process.kill()
+    while process.poll() is None:
+        time.sleep(0.02)
+
+
+def test_a_node_that_sees_another_process_run_the_job_hands_it_back(make):
+    """What is known at once on this machine comes later from another one."""
+    [job] = make("")
+    local, refused = Local(1, []), []
+
+    class Node:
+        def has_room(self):
+            return True
+
+        def start(self, job, alone=False):
+            return self if not refused else local.start(job, alone)
+
+        def poll(self):
+            refused.append(1)
+            raise BlockingIOError
+
+    assert drive([job], Node()).finished == [job.folder]
+    assert len(refused) == 1 and len(starts(job)) == 1
 
 
 def test_two_drivers_do_not_start_one_job_twice(make):
