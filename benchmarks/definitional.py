@@ -114,7 +114,7 @@ class Definitional(nn.Module):
 def _own_prompts(transformer: Transformer) -> dict[int, PromptTokens]:
     """What the blocks hold themselves."""
     blocks = enumerate(transformer.resblocks)
-    return {i: PromptTokens(block.VPT_shallow) for i, block in blocks if hasattr(block, "VPT_shallow")}
+    return {i: PromptTokens(block.get_parameter("VPT_shallow")) for i, block in blocks if hasattr(block, "VPT_shallow")}
 
 
 class DefinitionalTextEncoder(TextEncoder):

@@ -145,10 +145,7 @@ def evaluation(model: nn.Module, precision: Precision, batches: list[Tensor]) ->
 class Comparison:
     """A model of ours and its definitional computation, with the same parameters, device, precision and images."""
 
-    ours: nn.Module
-    theirs: nn.Module
-
-    def __init__(self, args: argparse.Namespace, ours: FrozenTowersCLIP, theirs: Definitional):
+    def __init__(self, args: argparse.Namespace, ours: FrozenTowersCLIP, theirs: Definitional | FrozenTowersCLIP):
         self.args, self.ours, self.theirs = args, ours, theirs
         self.device = torch.device(args.device)
         self.clock, self.precision = Clock(self.device), Precision(args.prec, self.device)
@@ -161,7 +158,7 @@ class Comparison:
         return training_step(model, self.precision, image, label, images_at_once)
 
     def images(self, count: int) -> Tensor:
-        side = self.ours.image_encoder.input_resolution
+        side: Any = self.theirs.image_encoder.input_resolution
         return torch.randn(count, 3, side, side, device=self.device)
 
     def _measure(self, ours: Work, theirs: Work) -> dict[str, Any]:
