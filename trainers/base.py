@@ -79,7 +79,7 @@ class ClipTrainer(TrainerX):
 
     config_node: str
     registered_name = "prompt_learner"
-    not_loaded = ("token_prefix", "token_suffix")  # computed from the current class names
+    not_loaded: tuple[str, ...] = ("token_prefix", "token_suffix")  # computed from the current class names
 
     @classmethod
     def build(cls, options: CfgNode, dataset: Any, clip_model: CLIP) -> FrozenTowersCLIP:
@@ -229,9 +229,11 @@ class ClipTrainer(TrainerX):
         return torch.cat(features), torch.cat(labels)
 
     def belongs_to(self) -> dict[str, Any]:
-        """The backbone, by name or, for a weights file, by file name."""
+        """The backbone, by name or, for a weights file, by file name; the classes of class-specific contexts."""
         name = self.cfg.MODEL.BACKBONE.NAME
-        return {"backbone": name if name in clip.available_models() else os.path.basename(name)}
+        backbone = {"backbone": name if name in clip.available_models() else os.path.basename(name)}
+        class_specific = self.cfg.TRAINER[self.config_node].get("CSC", False)
+        return backbone | ({"classes": list(self.dm.dataset.classnames)} if class_specific else {})
 
     def advice(self, checkpoint: Mapping[str, Any]) -> str:
         """The options, or else the trainer, that the shapes of the tensors need."""
