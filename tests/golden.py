@@ -18,7 +18,15 @@ from trainers import extend_cfg
 from trainers.base import ClipTrainer
 from trainers.prompted_clip import FrozenTowersCLIP
 
-NODES = {"MaPLe": "MAPLE", "CoOp": "COOP", "CoCoOp": "COCOOP", "VPT": "VPT", "IVLP": "IVLP"}
+NODES = {
+    "MaPLe": "MAPLE",
+    "CoOp": "COOP",
+    "CoCoOp": "COCOOP",
+    "VPT": "VPT",
+    "IVLP": "IVLP",
+    "KgCoOp": "KGCOOP",
+    "TCP": "TCP",
+}
 
 
 def read(name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:

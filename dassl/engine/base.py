@@ -173,9 +173,7 @@ class TrainerBase:
         model = self._models[name]
         own = {key for key in model.state_dict() if has_part(key, self.not_loaded)}
         state = {
-            key: value
-            for key, value in without_module_prefix(state_dict).items()
-            if not has_part(key, self.not_loaded)
+            key: value for key, value in without_module_prefix(state_dict).items() if not has_part(key, self.not_loaded)
         }
         load_tensors(model, state, own | self._frozen[name].keys(), source)
 

@@ -37,3 +37,14 @@ def test_kgcoops_idle_tensors_are_not_loaded():
         assert_close(trainer.model.eval()(values["image"]), values["logits3"], "logits3")
     with pytest.raises(ValueError, match=r"unexpected meta_net.linear2.weight"):  # another method's
         trainer.load_weights("prompt_learner", published | {"meta_net.linear2.weight": torch.zeros(64, 4)}, "file")
+
+
+@pytest.mark.parametrize("name", ["tcp_layer1", "tcp_layer2", "tcp_adam"])
+def test_tcp(name: str):
+    values, meta = read(f"{name}.safetensors")
+    settings = {"TRAINER.TCP.W": meta["W"], "TRAINER.TCP.INSERT_LAYER": meta["INSERT_LAYER"]}
+    trainer = make_trainer(meta, meta["dataset"], settings)
+    assert trainer.optim.defaults.items() >= {k: v for k, v in meta["optim"].items() if k in ("lr", "eps")}.items()
+    assert trainer.checkpoint_root().state_dict().keys() == set(meta["checkpoint_names"].values())
+    assert_close(trainer.model.teacher_features(), values["aux.teacher_text"], "teacher")
+    check_three_steps(trainer, values, meta, weights={"score": meta["W"]})
