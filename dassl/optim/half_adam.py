@@ -1,9 +1,10 @@
 """Adam in half precision."""
 
-from collections.abc import Callable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.optim.adam import adam
 
 __all__ = ["HalfAdam"]
@@ -21,15 +22,15 @@ class HalfAdam(torch.optim.Adam):
     """
 
     def __init__(self, params: Any, lr: float, betas: tuple[float, float], eps: float, weight_decay: float) -> None:
-        if torch.tensor(eps).half() == 0:
+        if not _rounded([torch.tensor(eps)])[0]:
             raise ValueError(f"eps is {eps:g}, which is 0 in fp16: expected at least 6e-8")
         super().__init__(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
         for group in self.param_groups:
-            for parameter in group["params"]:
-                parameter.data.copy_(parameter.data.half())
+            for parameter, value in zip(group["params"], _rounded(group["params"]), strict=True):
+                parameter.data.copy_(value)
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+    def step(self, closure: Any = None) -> Any:
         """One step; the gradients are rounded to fp16."""
         loss = None
         if closure is not None:
@@ -43,11 +44,12 @@ class HalfAdam(torch.optim.Adam):
                     self.state[parameter].update(step=torch.zeros(()), **moments)
             states = [self.state[parameter] for parameter in learned]
             kept = [learned, *([state[name] for state in states] for name in ("exp_avg", "exp_avg_sq"))]
-            half = [[tensor.half() for tensor in tensors] for tensors in kept]
+            half = [_rounded(tensors) for tensors in kept]
             adam(
-                half[0],
-                [parameter.grad.half() for parameter in learned],
-                *half[1:],
+                params=half[0],
+                grads=_rounded(parameter.grad for parameter in learned),
+                exp_avgs=half[1],
+                exp_avg_sqs=half[2],
                 max_exp_avg_sqs=[],
                 state_steps=[state["step"] for state in states],
                 foreach=False,
@@ -63,3 +65,7 @@ class HalfAdam(torch.optim.Adam):
                 for tensor, value in zip(tensors, rounded, strict=True):
                     tensor.copy_(value)
         return loss
+
+
+def _rounded(tensors: Iterable[Tensor]) -> list[Tensor]:
+    return [tensor.detach().to(torch.float16) for tensor in tensors]
