@@ -8,7 +8,9 @@ from unittest.mock import patch
 
 from yacs.config import CfgNode
 
+import datasets  # noqa: F401  (registers the datasets)
 from clip.model import CLIP
+from dassl.data.datasets import DATASET_REGISTRY
 from dassl.engine import TRAINER_REGISTRY
 from trainers.base import ClipTrainer
 
@@ -17,10 +19,13 @@ def bare_trainer(cfg: CfgNode, clip_model: CLIP, classnames: Sequence[str], data
     """The trainer of cfg.TRAINER.NAME, with its model and optimizer, in training mode.
 
     Args:
-        dataset: the registered name of the data set that the classes are said to be of.
+        dataset: the registered name of the data set that the classes are said to be of, whose template it has; any
+            other name has the default template.
     """
     method = TRAINER_REGISTRY.get(cfg.TRAINER.NAME)
-    of_data = type(dataset, (), {"classnames": list(classnames)})()
+    known = dataset in DATASET_REGISTRY.registered_names()
+    template = {"template": DATASET_REGISTRY.get(dataset).template} if known else {}
+    of_data = type(dataset, (), {"classnames": list(classnames), **template})()
 
     class Bare(method):  # type: ignore[misc, valid-type]
         def check_cfg(self, cfg: CfgNode) -> None:

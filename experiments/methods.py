@@ -74,6 +74,11 @@ def _coprompt(protocol: Protocol, dataset: str, shots: int) -> dict[str, Any]:
     return {f"TRAINER.COPROMPT.{key}": value for key, value in own.items()} | {"OPTIM.MAX_EPOCH": epochs}
 
 
+def _tcp(protocol: Protocol, dataset: str, shots: int) -> dict[str, int]:
+    """TCP's train.py sets 25 epochs for ImageNet and SUN397, whatever its config says."""
+    return {"OPTIM.MAX_EPOCH": 25} if dataset in ("imagenet", "sun397") else {}
+
+
 METHODS = {
     method.name: method
     for method in (
@@ -118,6 +123,8 @@ METHODS = {
             published="MaPLe",
         ),
         Method("coprompt", "CoPrompt", "coprompt", settings=_coprompt, published="CoPrompt"),
+        Method("kgcoop", "KgCoOp", "vit_b16_ep100_ctxv1"),
+        Method("tcp", "TCP", "vit_b16_ep100_ctxv1", settings=_tcp),
     )
 }
 

@@ -18,7 +18,15 @@ from trainers import extend_cfg
 from trainers.base import ClipTrainer
 from trainers.prompted_clip import FrozenTowersCLIP
 
-NODES = {"MaPLe": "MAPLE", "CoOp": "COOP", "CoCoOp": "COCOOP", "VPT": "VPT", "IVLP": "IVLP"}
+NODES = {
+    "MaPLe": "MAPLE",
+    "CoOp": "COOP",
+    "CoCoOp": "COCOOP",
+    "VPT": "VPT",
+    "IVLP": "IVLP",
+    "KgCoOp": "KGCOOP",
+    "TCP": "TCP",
+}
 
 
 def read(name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -56,13 +64,14 @@ def make_trainer(meta: dict[str, Any], dataset: str = "Dataset", settings: dict[
 
     Args:
         meta: of the file; names its trainer, classes and optimizer.
-        dataset: registered name of the data set that the trainer takes its classes from.
+        dataset: registered name of the data set whose template it has; another name: the default template.
         settings: further settings, such as {"TRAINER.COOP.N_CTX": 4}.
     """
     node = TRAINER_REGISTRY.get(meta["trainer"]).config_node
     cfg = get_cfg_default()
     extend_cfg(cfg)
-    optim = {f"OPTIM.{key.upper()}": value for key, value in meta["optim"].items() if f"{key.upper()}" in cfg.OPTIM}
+    given_optim = {{"eps": "ADAM_EPS"}.get(key, key.upper()): value for key, value in meta["optim"].items()}
+    optim = {f"OPTIM.{key}": value for key, value in given_optim.items() if key in cfg.OPTIM}
     given = {
         "TRAINER.NAME": meta["trainer"],
         f"TRAINER.{node}.PREC": "fp32",
@@ -82,3 +91,49 @@ def load_parameters(model: torch.nn.Module, values: dict[str, Tensor], prefix: s
     with torch.no_grad():
         for name, parameter in learned.items():
             parameter.copy_(given[name])
+
+
+def assert_close(found: Tensor, expected: Tensor, what: str = "") -> None:
+    """Equal to 1e-4 of the largest value, the sum order's share after three steps of training."""
+    scale = expected.abs().max().clamp_min(1e-8)
+    difference = ((found - expected).abs().max() / scale).item()
+    assert difference < 1e-4, f"{what} differs by {difference:.1e} of its largest value"
+
+
+def check_three_steps(
+    trainer: ClipTrainer,
+    values: dict[str, Tensor],
+    meta: dict[str, Any],
+    weights: dict[str, float] | None = None,
+) -> None:
+    """Compare a trainer's steps on a file's batch with its logits, loss terms, gradients and learned parameters.
+
+    Args:
+        weights: of the loss terms that the file holds without their weight; 1 for the others.
+    """
+    model, image, label = trainer.model, values["image"], values["label"]
+    load_parameters(model, values, "param0.")
+    learned = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    with torch.no_grad():
+        assert_close(model.eval()(image), values["logits0"], "logits0")
+    losses, history = [], []
+    for step in range(meta["steps"]):
+        trainer.set_model_mode("train")
+        _, terms = trainer.losses(image, label)
+        losses.append(trainer.update(terms).detach())
+        history.append({name: term.detach() for name, term in terms.items()})
+        for name, parameter in learned.items():
+            assert parameter.grad is not None, name
+            if step == 0:
+                assert_close(parameter.grad, values[f"grad0.{name}"], f"gradient of {name}")
+    assert_close(torch.stack(losses), values["losses"], "losses")
+    expected_terms = {key.removeprefix("loss_terms.") for key in values if key.startswith("loss_terms.")}
+    assert expected_terms == set(history[0])
+    for name in expected_terms:
+        weight = (weights or {}).get(name, 1.0)
+        found = torch.stack([terms[name] for terms in history])
+        assert_close(found, weight * values[f"loss_terms.{name}"], f"loss term {name}")
+    for name, parameter in learned.items():
+        assert_close(parameter.detach(), values[f"param3.{name}"], name)
+    with torch.no_grad():
+        assert_close(model.eval()(image), values["logits3"], "logits3")

@@ -18,6 +18,8 @@ TRAINED = {
     "maple": ("MaPLe", "", "vit_micro", "MultiModalPromptLearner"),
     "coop": ("CoOp", "", "vit_micro", "prompt_learner"),
     "cocoop": ("CoCoOp", "", "vit_micro", "prompt_learner"),
+    "kgcoop": ("KgCoOp", "", "vit_micro", "prompt_learner"),
+    "tcp": ("TCP", "", "vit_micro", "prompt_learner"),
     "vpt": ("VPT", "_vpt", "vit_micro", "prompt_learner"),
     "independent-vlp": ("IVLP", "_ivlp", "vit_micro", "VLPromptLearner"),
     "language-prompting": ("IVLP", "_lp", "vit_micro_language_only", "VLPromptLearner"),

@@ -111,6 +111,16 @@ def test_few_shot_runs_all_shots_and_seeds(shell) -> None:
     assert one.rstrip().endswith("OPTIM.LR 0.1")
 
 
+@pytest.mark.parametrize(("dataset", "epochs"), [("dtd", None), ("imagenet", "25"), ("sun397", "25")])
+def test_tcp_trains_half_as_long_on_imagenet_and_sun397(shell, dataset: str, epochs: str | None) -> None:
+    """Its train.py sets it, over the config's 50 epochs; the test loads the last one."""
+    (train,) = dry(shell, "tcp/base2new_train.sh", dataset, "1")
+    assert ("OPTIM.MAX_EPOCH" in train) == (epochs is not None)
+    assert epochs is None or option(train, "OPTIM.MAX_EPOCH") == epochs
+    (test,) = dry(shell, "tcp/base2new_test.sh", dataset, "1")
+    assert option(test, "--load-epoch") == (epochs or "50")
+
+
 def test_coop_few_shot_trains_as_long_as_its_paper(shell) -> None:
     """200 epochs with 8 and 16 shots, 100 with 2 and 4, 50 with 1; ImageNet always 50."""
     commands = dry(shell, "coop/few_shot.sh", "dtd", "1 2 4 8 16", "1")

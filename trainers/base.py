@@ -79,7 +79,7 @@ class ClipTrainer(TrainerX):
 
     config_node: str
     registered_name = "prompt_learner"
-    not_loaded = ("token_prefix", "token_suffix")  # computed from the current class names
+    not_loaded: tuple[str, ...] = ("token_prefix", "token_suffix")  # computed from the current class names
 
     @classmethod
     def build(cls, options: CfgNode, dataset: Any, clip_model: CLIP) -> FrozenTowersCLIP:
@@ -125,8 +125,7 @@ class ClipTrainer(TrainerX):
         self.model.to(self.device)
         root = self.checkpoint_root()
         self.scaler = self.precision.grad_scaler() if learned else None
-        groups = self.param_groups(learned) if learned else None
-        self.optim = build_optimizer(self.model, cfg.OPTIM, param_groups=groups) if learned else None
+        self.optim = self.make_optimizer(self.param_groups(learned)) if learned else None
         self.sched = build_lr_scheduler(self.optim, cfg.OPTIM) if learned else None
         if not learned:
             self.max_epoch = 0
@@ -138,6 +137,10 @@ class ClipTrainer(TrainerX):
     def param_groups(self, learned: Mapping[str, nn.Parameter]) -> list[Any]:
         """What the optimizer trains: parameters, or groups of them with settings of their own."""
         return list(learned.values())
+
+    def make_optimizer(self, groups: list[Any]) -> torch.optim.Optimizer:
+        """The optimizer of what `param_groups` returned."""
+        return build_optimizer(self.model, self.cfg.OPTIM, param_groups=groups)
 
     def _draw_as_published(self, clip_model: CLIP, learned: Mapping[str, nn.Parameter]) -> None:
         """Draw the initial values of what is learned as the published code does, after the numbers of its CLIP."""
@@ -229,9 +232,11 @@ class ClipTrainer(TrainerX):
         return torch.cat(features), torch.cat(labels)
 
     def belongs_to(self) -> dict[str, Any]:
-        """The backbone, by name or, for a weights file, by file name."""
+        """The backbone, by name or, for a weights file, by file name; the classes of class-specific contexts."""
         name = self.cfg.MODEL.BACKBONE.NAME
-        return {"backbone": name if name in clip.available_models() else os.path.basename(name)}
+        backbone = {"backbone": name if name in clip.available_models() else os.path.basename(name)}
+        class_specific = self.cfg.TRAINER[self.config_node].get("CSC", False)
+        return backbone | ({"classes": list(self.dm.dataset.classnames)} if class_specific else {})
 
     def advice(self, checkpoint: Mapping[str, Any]) -> str:
         """The options, or else the trainer, that the shapes of the tensors need."""

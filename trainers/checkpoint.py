@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dassl.engine.state import check_tensors
+from dassl.engine.state import check_tensors, has_part
 from dassl.utils import first_few
 
 
@@ -36,12 +36,12 @@ def load_learned(
 
     Args:
         pretrained: the tensors of `module`, or around it, that the pretrained CLIP came with.
-        not_loaded: last parts of the names that are ignored.
+        not_loaded: parts of the names that are ignored.
 
     Raises:
         ValueError: a tensor is missing, unknown or of another shape, or the backbone is another one.
     """
-    found = {k: v for k, v in state_dict.items() if k.rpartition(".")[2] not in not_loaded}
+    found = {k: v for k, v in state_dict.items() if not has_part(k, not_loaded)}
     own = module.state_dict(keep_vars=True)
     check_tensors(module, found, own.keys() - own_tensors(module, pretrained).keys(), path)
     frozen = {id(t) for t in pretrained}
@@ -63,11 +63,11 @@ def _close(found: Tensor, own: Tensor) -> bool:
 
 
 def learned_shapes(state_dict: Mapping[str, Any], not_loaded: Collection[str] = ()) -> dict[str, tuple[int, ...]]:
-    """The shapes of a checkpoint's tensors, without those whose last name is in `not_loaded`."""
+    """The shapes of a checkpoint's tensors, without those that `not_loaded` names."""
     return {
         name.removeprefix("module."): tuple(value.shape)
         for name, value in state_dict.items()
-        if isinstance(value, Tensor) and name.rpartition(".")[2] not in not_loaded
+        if isinstance(value, Tensor) and not has_part(name, not_loaded)
     }
 
 

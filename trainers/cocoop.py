@@ -71,9 +71,10 @@ class CoCoOp(ClipTrainer):
 
     @classmethod
     def options_for(cls, shapes: Mapping[str, tuple[int, ...]], options: CfgNode) -> dict[str, Any] | None:
-        if "meta_net.linear1.weight" not in shapes or len(shapes.get("ctx", ())) != 2:
+        ctx, hidden = shapes.get("ctx", ()), shapes.get("meta_net.linear1.weight", ())
+        if len(ctx) != 2 or len(hidden) != 2 or hidden[0] != hidden[1] // 16:
             return None
-        return context_options(shapes["ctx"][0], options)
+        return context_options(ctx[0], options)
 
     def checkpoint_root(self) -> nn.Module:
         return self.model.prompt_learner

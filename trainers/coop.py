@@ -61,8 +61,3 @@ class CoOp(ClipTrainer):
 
     def checkpoint_root(self) -> nn.Module:
         return self.model.prompt_learner
-
-    def belongs_to(self) -> dict[str, Any]:
-        """Class-specific contexts are of no use for other classes."""
-        classes = {"classes": list(self.dm.dataset.classnames)} if self.cfg.TRAINER.COOP.CSC else {}
-        return super().belongs_to() | classes

@@ -125,6 +125,8 @@ class ContextLearner(nn.Module):
             Empty: M random tokens N(0, 0.02).
         csc: class-specific contexts, one for each class.
         position: of the class name among the context: end, middle or front.
+        template: what follows the context, with {} in place of the class name; it starts the text unless `position` is
+            end.
 
     `ctx` is (M, Dt), or (K, M, Dt) with csc. `sequences` holds each prompt as indices into `embeddings()`.
     """
@@ -139,6 +141,7 @@ class ContextLearner(nn.Module):
         ctx_init: str = "",
         csc: bool = False,
         position: str = "end",
+        template: str = "{}.",
     ):
         super().__init__()
         if position not in POSITIONS:
@@ -149,7 +152,7 @@ class ContextLearner(nn.Module):
         init = tokenize([words])[0][1:-1]
         if n_ctx > len(init):
             raise ValueError(f"N_CTX is {n_ctx}, but CTX_INIT {ctx_init!r} has {len(init)} tokens: shorten or empty it")
-        vocabulary, indices = index_tokens(tokenize([f"{words} {name}." for name in names]))
+        vocabulary, indices = index_tokens(tokenize([f"{words} {text}" for text in fill(template, names)]))
         self.sequences = []
         for k, (tokens, name) in enumerate(zip(indices, tokenize(names), strict=True)):
             first = len(vocabulary) + (k * n_ctx if csc else 0)

@@ -2,7 +2,7 @@
 
 For images it is `FrozenTowersCLIP.without_prompts`; this module has the texts.
 
-Letters: K classes, E joint width.
+Letters: B images, K classes, E joint width.
 """
 
 from __future__ import annotations
@@ -11,13 +11,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from clip.model import CLIP
 from clip.text import TextEncoder
 
-from .prompted_clip import FixedTexts, unit
-from .prompts import DEFAULT_TEMPLATE
+from .prompted_clip import FixedTexts, PromptedCLIP, unit
+from .prompts import DEFAULT_TEMPLATE, ContextLearner, fill
+
+# The templates of KgCoOp's teacher, where they are not the data set's own.
+KGCOOP_TEMPLATES = {"DescribableTextures": "a photo of a {}, a type of texture."}
 
 
 def template_of(dataset: Any, published: Mapping[str, str]) -> str:
@@ -57,3 +60,33 @@ class TextTeacher:
         """Raw features (N, E), in fp32, of N texts."""
         fixed = FixedTexts(self._clip_model, texts).to(text_encoder.text_projection.device)
         return text_encoder(fixed.token_embeddings, fixed.layout, None).float()
+
+
+def text_distance(text_features: Tensor, teacher: Tensor) -> Tensor:
+    """One minus the mean cosine of the normalised features (K, E) of the same classes."""
+    return 1 - (text_features * teacher).sum(dim=-1).mean()
+
+
+class GuidedCLIP(PromptedCLIP):
+    """Learned text prompts whose features are held close to those of a hand-written template.
+
+    Args:
+        template: of the teacher's texts, with {} in place of the class name.
+    """
+
+    def __init__(self, clip_model: CLIP, prompt_learner: ContextLearner, classnames: Sequence[str], template: str):
+        super().__init__(clip_model, prompt_learner)
+        self.teacher = TextTeacher(clip_model, [fill(template, classnames)])
+
+    def teacher_features(self) -> Tensor:
+        """(K, E), normalised."""
+        return self.teacher.features(self.text_encoder)
+
+    def logits_and_distance(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (B, K) of images (B, 3, H, W), and the distance of the text features from the teacher's."""
+        text = self.text_features()
+        return self.logits(self.image_features(image), text), text_distance(text, self.teacher_features())
+
+    def draw_as_published(self) -> list[nn.Parameter]:
+        """None: where in its sequence the published code builds the teacher's CLIP is not known here."""
+        return []

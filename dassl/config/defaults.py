@@ -196,6 +196,7 @@ def _optim() -> CN:
     # adam, amsgrad, radam, adamw
     node.ADAM_BETA1 = 0.9
     node.ADAM_BETA2 = 0.999
+    node.ADAM_EPS = 1e-8
     # Learning rate LR for the layers in NEW_LAYERS, LR * BASE_LR_MULT for all others
     node.STAGED_LR = False
     node.NEW_LAYERS = ()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import nn
 
-from dassl.engine.state import Fingerprint, changed_tensors, frozen_fingerprints, load_tensors
+from dassl.engine.state import Fingerprint, changed_tensors, frozen_fingerprints, has_part, load_tensors
 from dassl.engine.weights import find_weights, weights_below
 from dassl.utils.checkpoints import load_checkpoint, save_checkpoint, without_module_prefix
 from dassl.utils.files import write_error
@@ -40,8 +40,8 @@ class TrainerBase:
     changed since it was registered; everything else belongs to the pretrained model, which is loaded anyway.
     """
 
-    #: State-dict entries that are computed from the current data, such as embeddings of the class names, by the last
-    #: part of their names: ``load_model`` ignores them in a file and leaves the model's own unchanged.
+    #: State-dict entries that are computed from the current data, such as embeddings of the class names, or that are
+    #: not used, by a part of their names: ``load_model`` ignores them in a file and leaves the model's own unchanged.
     not_loaded: tuple[str, ...] = ()
     start_epoch: int
     epoch: int
@@ -171,11 +171,9 @@ class TrainerBase:
                 not fit.
         """
         model = self._models[name]
-        own = {key for key in model.state_dict() if key.rpartition(".")[-1] in self.not_loaded}
+        own = {key for key in model.state_dict() if has_part(key, self.not_loaded)}
         state = {
-            key: value
-            for key, value in without_module_prefix(state_dict).items()
-            if key.rpartition(".")[-1] not in self.not_loaded
+            key: value for key, value in without_module_prefix(state_dict).items() if not has_part(key, self.not_loaded)
         }
         load_tensors(model, state, own | self._frozen[name].keys(), source)
 

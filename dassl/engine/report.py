@@ -48,7 +48,7 @@ def collect_results(
         epoch: the epoch whose weights were tested, None if nothing was trained.
         precision: what the model computed in; by default what the trainer's config node asks for.
         evaluation: the evaluator's report, if it makes one.
-        notes: sentences on the data that a reader of the result should know.
+        notes: sentences that a reader of the result should know.
         unreadable: images by split that were skipped because they cannot be read.
     """
     evaluation = evaluation or {}

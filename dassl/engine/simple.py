@@ -311,11 +311,19 @@ class SimpleTrainer(TrainerBase):
                 epoch=self._tested_epoch(),
                 precision=getattr(getattr(self, "precision", None), "name", None),
                 evaluation=getattr(self.evaluator, "report", None),
-                notes=[*getattr(dataset, "notes", ()), *getattr(self.evaluator, "notes", ())],
+                notes=[
+                    *getattr(dataset, "notes", ()),
+                    *getattr(self.evaluator, "notes", ()),
+                    *self.result_notes(),
+                ],
                 unreadable={name: _unreadable(loader) for name, loader in loaders.items()},
             )
             self.run_record.write_results(self.output_dir, results)
         self.run_record.results_written = True
+
+    def result_notes(self) -> list[str]:
+        """Sentences on the method that a reader of results.json should know."""
+        return []
 
     def _tested_epoch(self) -> int | None:
         """The epoch of a loaded checkpoint (the best one of a training), else the last epoch trained here."""

@@ -5,7 +5,7 @@ the first of them.
 """
 
 from collections import OrderedDict
-from collections.abc import Container, Mapping
+from collections.abc import Collection, Container, Mapping
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ __all__ = [
     "fingerprint",
     "first_names",
     "frozen_fingerprints",
+    "has_part",
     "load_tensors",
     "pack",
     "signature",
@@ -50,6 +51,11 @@ def fingerprint(tensor: torch.Tensor) -> Fingerprint:
     series = (rows.sum(0), rows.sum(1), rest)
     weighted = [(sums * (2 * torch.arange(len(sums), device=data.device) + 1)).sum() for sums in series]
     return (*tensor.shape, len(data), *torch.stack([*weighted, rest.sum()]).tolist())
+
+
+def has_part(name: str, parts: Collection[str]) -> bool:
+    """Whether the name of a tensor contains one of ``parts``, each one or more dotted words ("meta_net.linear1")."""
+    return any(f".{part}." in f".{name}." for part in parts)
 
 
 def first_names(state: Mapping[str, Any]) -> dict[str, str]:

@@ -65,12 +65,15 @@ def _staged_groups(model: Any, optim_cfg: Any) -> list[dict[str, Any]]:
 
 def _make(optim_cfg: Any, params: Iterable[Any]) -> torch.optim.Optimizer:
     common: dict[str, Any] = {"lr": optim_cfg.LR, "weight_decay": optim_cfg.WEIGHT_DECAY}
-    betas = (optim_cfg.ADAM_BETA1, optim_cfg.ADAM_BETA2)
+    adam: dict[str, Any] = {
+        "betas": (optim_cfg.ADAM_BETA1, optim_cfg.ADAM_BETA2),
+        "eps": getattr(optim_cfg, "ADAM_EPS", 1e-8),  # upstream's tree has no such key
+    }
     match optim_cfg.NAME:
         case "adam":
-            return torch.optim.Adam(params, betas=betas, **common)
+            return torch.optim.Adam(params, **adam, **common)
         case "amsgrad":
-            return torch.optim.Adam(params, betas=betas, amsgrad=True, **common)
+            return torch.optim.Adam(params, amsgrad=True, **adam, **common)
         case "sgd":
             return torch.optim.SGD(
                 params,
@@ -82,6 +85,6 @@ def _make(optim_cfg: Any, params: Iterable[Any]) -> torch.optim.Optimizer:
         case "rmsprop":
             return torch.optim.RMSprop(params, momentum=optim_cfg.MOMENTUM, alpha=optim_cfg.RMSPROP_ALPHA, **common)
         case "radam":
-            return RAdam(params, betas=betas, **common)
+            return RAdam(params, **adam, **common)
         case _:
-            return torch.optim.AdamW(params, betas=betas, **common)
+            return torch.optim.AdamW(params, **adam, **common)

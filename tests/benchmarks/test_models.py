@@ -104,6 +104,8 @@ def test_step_writes_what_it_promises(tmp_path, capsys):
         ("vpt", ("TRAINER.VPT.PROMPT_DEPTH_VISION", "4")),
         ("independent-vlp", ("TRAINER.IVLP.PROMPT_DEPTH_VISION", "4", "TRAINER.IVLP.PROMPT_DEPTH_TEXT", "4")),
         ("coprompt", ("TRAINER.COPROMPT.PROMPT_DEPTH", "4")),
+        ("kgcoop", ()),
+        ("tcp", ("TRAINER.TCP.INSERT_LAYER", "2")),
     ],
 )
 def test_a_step_of_every_method_equals_its_definition(tmp_path, method: str, options: tuple):

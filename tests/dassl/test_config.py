@@ -36,6 +36,7 @@ def test_defaults_are_the_published_ones(cfg) -> None:
         "DATALOADER.CACHE_MB",
         "INPUT.EXIF_ORIENTATION",
         "MODEL.BACKBONE.ACTIVATION",
+        "OPTIM.ADAM_EPS",
         "PROTOCOL",
         "TEST.PREDICTIONS",
         "TRAIN.LABEL_SMOOTHING",

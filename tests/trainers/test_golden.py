@@ -1,16 +1,12 @@
-"""Every method against the values of an independent implementation, in fp32.
-
-Tolerance: 1e-4 of a tensor's largest value, the sum order's share after three steps of training.
-"""
+"""Every method against the values of an independent implementation, in fp32 (tolerance: tests/golden.py)."""
 
 import pytest
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 
 from clip.resnet import ModifiedResNet
 from dassl.utils import load_checkpoint
-from tests.golden import NODES, build, golden_clip, load_parameters, read
+from tests.golden import NODES, assert_close, build, golden_clip, load_parameters, read
 from tests.paths import GOLDEN, needs_golden
 from trainers.base import ClipTrainer
 from trainers.checkpoint import load_learned
@@ -26,12 +22,6 @@ METHODS = [
     *(f"vpt_depth{depth}" for depth in (1, 2, 3)),
     *("ivlp_v0_t3", "ivlp_v1_t2", "ivlp_v3_t3"),
 ]
-
-
-def assert_close(found: Tensor, expected: Tensor, what: str = "") -> None:
-    scale = expected.abs().max().clamp_min(1e-8)
-    difference = ((found - expected).abs().max() / scale).item()
-    assert difference < 1e-4, f"{what} differs by {difference:.1e} of its largest value"
 
 
 def golden_model(meta: dict):

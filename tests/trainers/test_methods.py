@@ -20,6 +20,8 @@ SMALL = {  # of the published settings, what a tower of two layers needs changed
     "CoCoOp": {"CTX_INIT": "a photo of a"},
     "VPT": {"PROMPT_DEPTH_VISION": 2},
     "IVLP": {"PROMPT_DEPTH_VISION": 2, "PROMPT_DEPTH_TEXT": 2},
+    "KgCoOp": {},
+    "TCP": {"INSERT_LAYER": 1},
 }
 
 
@@ -85,6 +87,22 @@ def test_baselines_learn_these_tensors():
     assert vision_alone == {"image_encoder.VPT": 2 * 768, **vision}
 
 
+def test_guided_contexts_learn_these_tensors():
+    assert learned(build("KgCoOp", NAMES, vit_b16())) == {"prompt_learner.ctx": 4 * 512}
+    assert learned(build("KgCoOp", NAMES, vit_b16(), N_CTX=6, CTX_INIT="", CSC=True)) == {
+        "prompt_learner.ctx": 3 * 6 * 512
+    }
+    tcp = learned(build("TCP", NAMES, vit_b16()))
+    assert sum(tcp.values()) == 331_904
+    assert tcp == {
+        "prompt_learner.ctx": 4 * 512,
+        "prompt_learner.meta_net.linear1.weight": 128 * 512,
+        "prompt_learner.meta_net.linear1.bias": 128,
+        "prompt_learner.meta_net.linear2.weight": 4 * 512 * 128,
+        "prompt_learner.meta_net.linear2.bias": 4 * 512,
+    }
+
+
 def test_deep_prompts_start_small_and_random():
     """N(0, 0.02) in both towers."""
     torch.manual_seed(0)
@@ -104,6 +122,8 @@ def test_deep_prompts_start_small_and_random():
         ("IVLP", {"PROMPT_DEPTH_VISION": 1, "PROMPT_DEPTH_TEXT": 1}, "a photo"),
         ("CoOp", {"CTX_INIT": "a_photo_of_a", "N_CTX": 16}, "a photo of a"),
         ("CoCoOp", {"CTX_INIT": "a photo of a", "N_CTX": 16}, "a photo of a"),
+        ("KgCoOp", {}, "a photo of a"),
+        ("TCP", {"INSERT_LAYER": 1, "CTX_INIT": "a photo of a"}, "a photo of a"),
     ],
 )
 def test_the_context_starts_from_the_first_words(trainer: str, values: dict, learned_words: str):
@@ -150,7 +170,7 @@ def test_zero_shot_on_a_resnet():
     assert zero_shot(small_clip(vision=16, layers=(1, 1, 1, 1)))(torch.randn(2, 3, 64, 64)).shape == (2, 3)
 
 
-@pytest.mark.parametrize("trainer", ["CoOp", "CoCoOp"])
+@pytest.mark.parametrize("trainer", ["CoOp", "CoCoOp", "KgCoOp", "TCP"])
 def test_resnet_backbone(trainer: str):
     model = build(trainer, NAMES, small_clip(vision=16, layers=(1, 1, 1, 1)), **SMALL[trainer]).train()
     means = [m.running_mean.clone() for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
@@ -181,6 +201,9 @@ def test_vision_prompts_on_a_resnet_are_an_error():
         ("IVLP", {"PROMPT_DEPTH_VISION": 0, "PROMPT_DEPTH_TEXT": 0}, "IVLP has nothing to learn"),
         ("VPT", {"PROMPT_DEPTH_VISION": 2, "N_CTX_VISION": 0}, "a prompt of 0 tokens, expected at least 1: set N_CTX"),
         ("VPT", {"PROMPT_DEPTH_VISION": 13}, "prompt depth 13 does not fit a tower of 2 layers"),
+        ("TCP", {}, "INSERT_LAYER is 8, but the text tower has 2 layers: .* 1 to 1, counted from 0"),
+        ("TCP", {"INSERT_LAYER": 0}, "INSERT_LAYER is 0, but the text tower has 2 layers"),
+        ("TCP", {"N_CTX": 6}, "TRAINER.TCP.N_CTX is 6, expected 4"),
     ],
 )
 def test_settings_that_do_not_fit(trainer: str, values: dict, message: str):
