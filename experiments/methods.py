@@ -47,7 +47,7 @@ class Method:
 
 
 def _coop_few_shot(dataset: str, shots: int) -> str:
-    """CoOp's paper trains 50 epochs with 1 shot and on ImageNet, 100 with 2 and 4 shots, 200 with more."""
+    """CoOp and ProGrad train 50 epochs with 1 shot and on ImageNet, 100 with 2 and 4 shots, 200 with more."""
     if shots == 1 or dataset == "imagenet":
         return "vit_b16_ep50"
     return "vit_b16_ep100" if shots <= 4 else "vit_b16"
@@ -77,6 +77,24 @@ def _coprompt(protocol: Protocol, dataset: str, shots: int) -> dict[str, Any]:
 def _tcp(protocol: Protocol, dataset: str, shots: int) -> dict[str, int]:
     """TCP's train.py sets 25 epochs for ImageNet and SUN397, whatever its config says."""
     return {"OPTIM.MAX_EPOCH": 25} if dataset in ("imagenet", "sun397") else {}
+
+
+def _prograd(dataset: str, shots: int) -> str:
+    """ProGrad's released configs are for RN50. These have the same values with ViT-B/16, as all tables here."""
+    return "vit_b16_ep50" if dataset == "imagenet" else "vit_b16_ep100"
+
+
+def _prograd_settings(protocol: Protocol, dataset: str, shots: int) -> dict[str, Any]:
+    if protocol == "few_shot" and shots >= 8 and dataset in ("oxford_flowers", "dtd", "eurosat"):
+        return {"TRAINER.PROGRAD.LAMBDA": 0.8}
+    return {}
+
+
+def _promptsrc_settings(protocol: Protocol, dataset: str, shots: int) -> dict[str, Any]:
+    """A comment in PromptSRC's few-shot config has other weights of the epochs for these datasets."""
+    if protocol == "few_shot" and dataset in ("stanford_cars", "oxford_flowers", "fgvc_aircraft", "dtd", "eurosat"):
+        return {"TRAINER.PROMPTSRC.GPA_MEAN": 45, "TRAINER.PROMPTSRC.GPA_STD": 5}
+    return {}
 
 
 METHODS = {
@@ -125,6 +143,15 @@ METHODS = {
         Method("coprompt", "CoPrompt", "coprompt", settings=_coprompt, published="CoPrompt"),
         Method("kgcoop", "KgCoOp", "vit_b16_ep100_ctxv1"),
         Method("tcp", "TCP", "vit_b16_ep100_ctxv1", settings=_tcp),
+        Method(
+            "promptsrc",
+            "PromptSRC",
+            "vit_b16_c2_ep20_batch4_4+4ctx",
+            cross_dataset="vit_b16_c2_ep20_batch4_4+4ctx_cross_datasets",
+            few_shot="vit_b16_c2_ep50_batch4_4+4ctx_few_shot",
+            settings=_promptsrc_settings,
+        ),
+        Method("prograd", "ProGrad", _prograd, few_shot=_coop_few_shot, settings=_prograd_settings),
     )
 }
 

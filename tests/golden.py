@@ -26,6 +26,8 @@ NODES = {
     "IVLP": "IVLP",
     "KgCoOp": "KGCOOP",
     "TCP": "TCP",
+    "PromptSRC": "PROMPTSRC",
+    "ProGrad": "PROGRAD",
 }
 
 

@@ -23,6 +23,8 @@ TRAINED = {
     "vpt": ("VPT", "_vpt", "vit_micro", "prompt_learner"),
     "independent-vlp": ("IVLP", "_ivlp", "vit_micro", "VLPromptLearner"),
     "language-prompting": ("IVLP", "_lp", "vit_micro_language_only", "VLPromptLearner"),
+    "promptsrc": ("PromptSRC", "", "vit_micro", "VLPromptLearner"),
+    "prograd": ("ProGrad", "", "vit_micro", "prompt_learner"),
 }
 
 

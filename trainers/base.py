@@ -189,15 +189,16 @@ class ClipTrainer(TrainerX):
         reported = {"loss": loss, **terms, "acc": compute_accuracy(logits, label)[0]}
         return {name: value.item() for name, value in reported.items()}
 
-    def model_backward_and_update(self, loss: Tensor, names: Any = None) -> None:
-        if self.scaler is None:
-            super().model_backward_and_update(loss, names)
-            return
+    def model_backward(self, loss: Tensor) -> None:
         self.detect_anomaly(loss)
-        self.model_zero_grad(names)
-        self.scaler.scale(loss).backward()
-        self.scaler.step(self.optim)
-        self.scaler.update()
+        (loss if self.scaler is None else self.scaler.scale(loss)).backward()
+
+    def model_update(self, names: Any = None) -> None:
+        if self.scaler is None:
+            super().model_update(names)
+        else:
+            self.scaler.step(self.optim)
+            self.scaler.update()
 
     def model_inference(self, input: Tensor) -> Tensor:
         with self.precision.autocast():

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from dassl.engine.state import check_tensors, has_part
 from dassl.utils import first_few
 
+TEACHER_TOWER = "ZS_image_encoder"  # the frozen image tower in PromptSRC's published checkpoints
+
 
 def own_tensors(module: nn.Module, pretrained: Collection[Tensor]) -> dict[str, Tensor]:
     """What a checkpoint of `module` must hold: all that is learned, and buffers that are not of the pretrained CLIP."""
@@ -76,6 +78,15 @@ def tokens_and_depth(shapes: Mapping[str, tuple[int, ...]], tower: str) -> tuple
     shape = shapes.get({"text": "prompt_learner.ctx", "image": "image_encoder.VPT"}[tower], ())
     deep = [name for name in shapes if name.startswith(f"{tower}_encoder.") and name.endswith("VPT_shallow")]
     return (shape[0], 1 + len(deep)) if len(shape) == 2 else None
+
+
+def independent_options(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
+    """The options that independent prompts of both towers (IVLP's) of these shapes need; None for other tensors."""
+    text, vision = tokens_and_depth(shapes, "text"), tokens_and_depth(shapes, "image")
+    if not (text or vision) or "prompt_learner.proj.weight" in shapes:
+        return None
+    found = {"PROMPT_DEPTH_TEXT": text[1] if text else 0, "PROMPT_DEPTH_VISION": vision[1] if vision else 0}
+    return found | ({"N_CTX_TEXT": text[0]} if text else {}) | ({"N_CTX_VISION": vision[0]} if vision else {})
 
 
 def as_words(node: str, options: Mapping[str, Any]) -> str:

@@ -11,9 +11,10 @@ from clip.model import CLIP
 from dassl.config.checks import text, whole
 from dassl.config.ranges import declare_ranges
 from dassl.engine import TRAINER_REGISTRY
+from dassl.engine.state import has_part
 
 from .base import ClipTrainer
-from .checkpoint import tokens_and_depth
+from .checkpoint import TEACHER_TOWER, independent_options
 from .precision import PRECISIONS
 from .prompted_clip import FrozenTowersCLIP, independently_prompted
 
@@ -54,8 +55,5 @@ class IVLP(ClipTrainer):
 
     @classmethod
     def options_for(cls, shapes: Mapping[str, tuple[int, ...]], options: CfgNode) -> dict[str, Any] | None:
-        text, vision = tokens_and_depth(shapes, "text"), tokens_and_depth(shapes, "image")
-        if not (text or vision) or "prompt_learner.proj.weight" in shapes:
-            return None
-        found = {"PROMPT_DEPTH_TEXT": text[1] if text else 0, "PROMPT_DEPTH_VISION": vision[1] if vision else 0}
-        return found | ({"N_CTX_TEXT": text[0]} if text else {}) | ({"N_CTX_VISION": vision[0]} if vision else {})
+        taught = any(has_part(name, (TEACHER_TOWER,)) for name in shapes)
+        return None if taught else independent_options(shapes)

@@ -183,6 +183,10 @@ def independently_prompted(
         add_vision_prompts(clip_model, n_ctx[1], depth[1])
     if not text:
         return FixedTextCLIP(clip_model, [fixed_prompts(ctx_init, classnames)])
-    clip_model.transformer.add_prompts(n_ctx[0], depth[0])
-    learner = ContextLearner(classnames, clip_model, n_ctx[0], initial_words(ctx_init, n_ctx[0]))
-    return PromptedCLIP(clip_model, learner)
+    return PromptedCLIP(clip_model, deep_context(clip_model, classnames, ctx_init, n_ctx[0], depth[0]))
+
+
+def deep_context(clip_model: CLIP, classnames: Sequence[str], ctx_init: str, n_ctx: int, depth: int) -> ContextLearner:
+    """IVLP's text prompts: a context at the input, and tokens that the text tower holds for blocks 1 … depth-1."""
+    clip_model.transformer.add_prompts(n_ctx, depth)
+    return ContextLearner(classnames, clip_model, n_ctx, initial_words(ctx_init, n_ctx))

@@ -68,15 +68,15 @@ def text_distance(text_features: Tensor, teacher: Tensor) -> Tensor:
 
 
 class GuidedCLIP(PromptedCLIP):
-    """Learned text prompts whose features are held close to those of a hand-written template.
+    """Learned text prompts whose features are held close to those of hand-written templates.
 
     Args:
-        template: of the teacher's texts, with {} in place of the class name.
+        templates: of the teacher's texts, with {} in place of the class name.
     """
 
-    def __init__(self, clip_model: CLIP, prompt_learner: ContextLearner, classnames: Sequence[str], template: str):
+    def __init__(self, clip_model: CLIP, prompt_learner: ContextLearner, classnames: Sequence[str], *templates: str):
         super().__init__(clip_model, prompt_learner)
-        self.teacher = TextTeacher(clip_model, [fill(template, classnames)])
+        self.teacher = TextTeacher(clip_model, [fill(template, classnames) for template in templates])
 
     def teacher_features(self) -> Tensor:
         """(K, E), normalised."""

@@ -281,6 +281,21 @@ def test_names_not_to_be_loaded(tmp_path) -> None:
     assert torch.equal(model.token_prefix, torch.zeros(7))
 
 
+def test_modules_not_to_be_loaded(tmp_path) -> None:
+    """A file may hold a teacher, whose parameters have the names that learned ones have elsewhere."""
+
+    class Taught(TrainerBase):
+        not_loaded = ("teacher",)
+
+    saved, model = Prompted(), Prompted()
+    saved.teacher = Prompted(width=5)
+    registered(saved).save_model(0, tmp_path)
+    trainer = Taught()
+    trainer.register_model("learner", model)
+    trainer.load_model(tmp_path, epoch=1)
+    assert torch.equal(model.ctx, saved.ctx) and torch.equal(model.compound[1], saved.compound[1])
+
+
 class Tied(nn.Module):
     """A learned head and a frozen backbone, each under two names; a teacher and a buffer that change in training."""
 

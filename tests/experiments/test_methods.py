@@ -50,12 +50,45 @@ def test_every_published_config_exists(name: str, dataset: str) -> None:
         ("coop", "few_shot", "dtd", 4, 100),
         ("coop", "few_shot", "dtd", 8, 200),
         ("coop", "few_shot", "imagenet", 16, 50),
+        ("promptsrc", "base2new", "dtd", 16, 20),
+        ("promptsrc", "cross_dataset", "imagenet", 16, 20),
+        ("promptsrc", "few_shot", "dtd", 1, 50),
+        ("prograd", "base2new", "dtd", 16, 100),
+        ("prograd", "base2new", "imagenet", 16, 50),
+        ("prograd", "cross_dataset", "imagenet", 16, 50),
+        ("prograd", "few_shot", "dtd", 1, 50),
+        ("prograd", "few_shot", "dtd", 4, 100),
+        ("prograd", "few_shot", "dtd", 16, 200),
+        ("prograd", "few_shot", "imagenet", 16, 50),
     ],
 )
 def test_published_configs_train_the_published_number_of_epochs(
     name: str, protocol: str, dataset: str, shots: int, expected: int
 ) -> None:
     assert epochs(METHODS[name], protocol, dataset, shots) == expected
+
+
+GPA_45 = ("TRAINER.PROMPTSRC.GPA_MEAN", "45", "TRAINER.PROMPTSRC.GPA_STD", "5")
+
+
+@pytest.mark.parametrize(
+    ("name", "protocol", "dataset", "shots", "expected"),
+    [
+        *(("promptsrc", "few_shot", dataset, 1, GPA_45) for dataset in ("stanford_cars", "dtd", "eurosat")),
+        *(("promptsrc", "few_shot", dataset, 16, GPA_45) for dataset in ("oxford_flowers", "fgvc_aircraft")),
+        *(("promptsrc", "few_shot", dataset, 16, ()) for dataset in ("imagenet", "food101", "sun397", "emoji")),
+        ("promptsrc", "base2new", "dtd", 16, ()),
+        *(("prograd", "few_shot", name, 8, ("TRAINER.PROGRAD.LAMBDA", "0.8")) for name in ("oxford_flowers", "dtd")),
+        ("prograd", "few_shot", "eurosat", 16, ("TRAINER.PROGRAD.LAMBDA", "0.8")),
+        *(("prograd", "few_shot", dataset, 8, ()) for dataset in ("oxford_pets", "imagenet")),
+        ("prograd", "few_shot", "eurosat", 4, ()),
+        ("prograd", "base2new", "eurosat", 16, ()),
+    ],
+)
+def test_published_settings_of_a_dataset(
+    name: str, protocol: str, dataset: str, shots: int, expected: tuple[str, ...]
+) -> None:
+    assert METHODS[name].published_settings(protocol, dataset, shots) == expected
 
 
 def test_every_method_has_a_folder_of_scripts_and_every_script_a_row() -> None:

@@ -22,6 +22,8 @@ SMALL = {  # of the published settings, what a tower of two layers needs changed
     "IVLP": {"PROMPT_DEPTH_VISION": 2, "PROMPT_DEPTH_TEXT": 2},
     "KgCoOp": {},
     "TCP": {"INSERT_LAYER": 1},
+    "PromptSRC": {"PROMPT_DEPTH_VISION": 2, "PROMPT_DEPTH_TEXT": 2},
+    "ProGrad": {},
 }
 
 
