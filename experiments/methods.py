@@ -141,8 +141,8 @@ METHODS = {
             published="MaPLe",
         ),
         Method("coprompt", "CoPrompt", "coprompt", settings=_coprompt, published="CoPrompt"),
-        Method("kgcoop", "KgCoOp", "vit_b16_ep100_ctxv1"),
-        Method("tcp", "TCP", "vit_b16_ep100_ctxv1", settings=_tcp),
+        Method("kgcoop", "KgCoOp", "vit_b16_ep100_ctxv1", published="KgCoOp"),
+        Method("tcp", "TCP", "vit_b16_ep100_ctxv1", settings=_tcp, published="TCP"),
         Method(
             "promptsrc",
             "PromptSRC",
@@ -150,8 +150,16 @@ METHODS = {
             cross_dataset="vit_b16_c2_ep20_batch4_4+4ctx_cross_datasets",
             few_shot="vit_b16_c2_ep50_batch4_4+4ctx_few_shot",
             settings=_promptsrc_settings,
+            published="PromptSRC",
         ),
-        Method("prograd", "ProGrad", _prograd, few_shot=_coop_few_shot, settings=_prograd_settings),
+        Method(
+            "prograd",
+            "ProGrad",
+            _prograd,
+            few_shot=_coop_few_shot,
+            settings=_prograd_settings,
+            published="ProGrad",
+        ),
     )
 }
 
