@@ -27,6 +27,7 @@ class Method:
     settings: Settings | None = None  # published ones that are not in the config
     demonstration: str = "vit_micro"  # for every protocol on the embedded demonstration
     trained: bool = True  # False: there is nothing to train, so every run is a test
+    base: str = ""  # trainer that it is built on: settings of its node apply, too
     script_suffix: str = ""  # ends the published names of its scripts: base2new_train_vpt.sh
     published: str = ""  # its name in published.csv, whose numbers its published configs compare with
 
@@ -97,6 +98,21 @@ def _promptsrc_settings(protocol: Protocol, dataset: str, shots: int) -> dict[st
     return {}
 
 
+def _atprompt_coop(protocol: Protocol, dataset: str, shots: int) -> dict[str, Any]:
+    """ATPrompt's scripts on CoOp; the config for transfers has its own."""
+    if protocol == "cross_dataset":
+        return {}
+    return {"dtd": {"TRAINER.COOP.N_CTX": 4}, "imagenet": {"OPTIM.MAX_EPOCH": 10}}.get(dataset, {})
+
+
+def _atprompt_maple(protocol: Protocol, dataset: str, shots: int) -> dict[str, Any]:
+    """ATPrompt's scripts on MaPLe, likewise."""
+    if protocol == "cross_dataset" or dataset in ("fgvc_aircraft", "ucf101"):
+        return {}
+    long = dataset in ("caltech101", "oxford_pets", "oxford_flowers", "eurosat")
+    return {"TRAINER.MAPLE.N_CTX": 4} | ({"OPTIM.MAX_EPOCH": 10} if long else {})
+
+
 METHODS = {
     method.name: method
     for method in (
@@ -159,6 +175,50 @@ METHODS = {
             few_shot=_coop_few_shot,
             settings=_prograd_settings,
             published="ProGrad",
+        ),
+        Method(
+            "dept_coop",
+            "DePT",
+            "coop_vit_b16_ep10_bs4_lr35",
+            demonstration="vit_micro_coop",
+            base="CoOp",
+            published="CoOp+DePT",
+        ),
+        Method(
+            "dept_kgcoop",
+            "DePT",
+            "kgcoop_vit_b16_ep10_ctxv1_bs4_lr35",
+            demonstration="vit_micro_kgcoop",
+            base="KgCoOp",
+            published="KgCoOp+DePT",
+        ),
+        Method(
+            "dept_maple",
+            "DePT",
+            "maple_vit_b16_c2_ep10_batch4_2ctx",
+            demonstration="vit_micro_maple",
+            base="MaPLe",
+            published="MaPLe+DePT",
+        ),
+        Method(
+            "atprompt_coop",
+            "ATPrompt",
+            "coop_vit_b16",
+            cross_dataset="coop_vit_b16_cross_datasets",
+            settings=_atprompt_coop,
+            demonstration="vit_micro_coop",
+            base="CoOp",
+            published="CoOp+ATPrompt",
+        ),
+        Method(
+            "atprompt_maple",
+            "ATPrompt",
+            "maple_vit_b16_c2_ep5_batch4_2ctx",
+            cross_dataset="maple_vit_b16_c2_ep5_batch4_2ctx_cross_datasets",
+            settings=_atprompt_maple,
+            demonstration="vit_micro_maple",
+            base="MaPLe",
+            published="MaPLe+ATPrompt",
         ),
     )
 }

@@ -49,9 +49,10 @@ class Plan:
     def settings(self, method: Method) -> Iterator[tuple[str, tuple[str, ...]]]:
         """Every combination of values for a method: the folder that it gets ("" for the only one), KEY VALUE words.
 
-        Settings of another trainer are left out.
+        Settings of another trainer are left out, other than the one that the method is built on.
         """
-        of_others = re.compile(rf"TRAINER\.(?!{re.escape(method.trainer.upper())}\.)")
+        own = "|".join(re.escape(trainer.upper()) for trainer in (method.trainer, method.base) if trainer)
+        of_others = re.compile(rf"TRAINER\.(?!(?:{own})\.)")
         options = [(key, values) for key, values in self.options if not of_others.match(key)]
         for values in itertools.product(*(values for _, values in options)):
             pairs = [(key, value) for (key, _), value in zip(options, values, strict=True)]

@@ -23,7 +23,7 @@ from dassl.data.transforms import build_transform
 from dassl.engine import TRAINER_REGISTRY, TrainerX
 from dassl.metrics import compute_accuracy
 from dassl.optim import build_lr_scheduler, build_optimizer
-from dassl.utils import first_few, load_checkpoint
+from dassl.utils import first_few
 from dassl.utils.progress import progress
 
 from .checkpoint import as_words, learned_shapes, load_learned, own_tensors
@@ -93,6 +93,16 @@ class ClipTrainer(TrainerX):
         raise NotImplementedError
 
     @classmethod
+    def options_of(cls, cfg: CfgNode) -> CfgNode:
+        """The settings that `build` gets: the trainer's config node."""
+        return cfg.TRAINER[cls.config_node]
+
+    @classmethod
+    def words(cls, cfg: CfgNode, options: Mapping[str, Any]) -> str:
+        """Some of these settings with other values, as words of a command line."""
+        return as_words(cls.config_node, options)
+
+    @classmethod
     def options_for(cls, shapes: Mapping[str, tuple[int, ...]], options: CfgNode) -> dict[str, Any] | None:
         """The values of `options` (the config node) that tensors of these shapes need; None for another method's.
 
@@ -111,7 +121,7 @@ class ClipTrainer(TrainerX):
             load_backbone(name)
 
     def build_model(self) -> None:
-        cfg, options = self.cfg, self.cfg.TRAINER[self.config_node]
+        cfg, options = self.cfg, self.options_of(self.cfg)
         self.precision = Precision(options.PREC, self.device)
         clip_model = load_clip(cfg)
         self.precision.cast(clip_model)  # before the method adds what is learned, which stays fp32
@@ -236,18 +246,18 @@ class ClipTrainer(TrainerX):
         """The backbone, by name or, for a weights file, by file name; the classes of class-specific contexts."""
         name = self.cfg.MODEL.BACKBONE.NAME
         backbone = {"backbone": name if name in clip.available_models() else os.path.basename(name)}
-        class_specific = self.cfg.TRAINER[self.config_node].get("CSC", False)
+        class_specific = self.options_of(self.cfg).get("CSC", False)
         return backbone | ({"classes": list(self.dm.dataset.classnames)} if class_specific else {})
 
     def advice(self, checkpoint: Mapping[str, Any]) -> str:
         """The options, or else the trainer, that the shapes of the tensors need."""
         shapes = learned_shapes(checkpoint.get("state_dict") or {}, self.not_loaded)
-        node = self.cfg.TRAINER[self.config_node]
+        node = self.options_of(self.cfg)
         needed = self.options_for(shapes, node)
         if needed is not None:
             differing = {key: value for key, value in needed.items() if node.get(key) != value}
             if differing:
-                return f"It fits with {as_words(self.config_node, differing)}"
+                return f"It fits with {self.words(self.cfg, differing)}"
             own = learned_shapes(self.checkpoint_root().state_dict(), self.not_loaded)
             widths = [(shape[-1:], own[key][-1:]) for key, shape in shapes.items() if key in own]
             other = any(there != here for there, here in widths)
@@ -258,9 +268,10 @@ class ClipTrainer(TrainerX):
             other = TRAINER_REGISTRY.get(name)
             if "options_for" not in vars(other) or other.config_node not in self.cfg.TRAINER:
                 continue
-            needed = other.options_for(shapes, self.cfg.TRAINER[other.config_node])
+            needed = other.options_for(shapes, other.options_of(self.cfg))
             if needed is not None:
-                return f"It was trained by {name}: pass --trainer {name} {as_words(other.config_node, needed)}".rstrip()
+                words = other.words(self.cfg, needed)
+                return f"It was trained by {name}: pass --trainer {name} {words}".rstrip()
         return ""
 
     def load_weights(self, name: str, state_dict: Mapping[str, Tensor], source: str) -> None:
@@ -268,7 +279,7 @@ class ClipTrainer(TrainerX):
         self._load(self._models[name], state_dict, source)
 
     def _load_initial(self, root: nn.Module, path: str) -> None:
-        checkpoint = load_checkpoint(path, need=("state_dict",))
+        checkpoint = self.read_weights(path)
         try:
             self._load(root, checkpoint["state_dict"], path)
         except ValueError as error:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from clip.draws import draw_tokens
+from clip.layout import DeepPrompts
 from clip.model import CLIP, require_vit
 from clip.transformer import PROMPT_STD, check_prompt_depth
 
@@ -49,7 +50,7 @@ class MultiModalPromptLearner(ContextLearner):
         maps = [*self.proj.parameters(), *self.compound_prompt_projections.parameters()]
         return [*drawn, *maps, *self.compound_prompts_text]
 
-    def text_prompts(self) -> tuple[Tensor, Sequence[Tensor]]:
+    def text_prompts(self) -> tuple[Tensor, DeepPrompts]:
         return self.embeddings(), list(self.compound_prompts_text)
 
     def vision_prompts(self) -> tuple[Tensor, Sequence[Tensor]]:

@@ -121,15 +121,23 @@ class PromptedCLIP(FrozenTowersCLIP):
         super().__init__(clip_model)
         self.prompt_learner = prompt_learner
 
-    def compute_text_features(self) -> Tensor:
+    def encode_text(self) -> Tensor:
+        """(K, E), not normalised, in the precision of the tower."""
         embeddings, deep = self.prompt_learner.text_prompts()
-        return unit(self.text_encoder(embeddings, self.prompt_learner.layout, deep))
+        return self.text_encoder(embeddings, self.prompt_learner.layout, deep)
 
-    def image_features(self, image: Tensor) -> Tensor:
+    def encode_image(self, image: Tensor) -> Tensor:
+        """(B, E), not normalised, in the precision of the tower."""
         ctx, deep = self.prompt_learner.vision_prompts()
         if ctx is OWN and deep is OWN:  # also a ResNet, which takes no prompts
-            return super().image_features(image)
-        return unit(self.image_encoder(image, ctx, deep))
+            return self.image_encoder(image)
+        return self.image_encoder(image, ctx, deep)
+
+    def compute_text_features(self) -> Tensor:
+        return unit(self.encode_text())
+
+    def image_features(self, image: Tensor) -> Tensor:
+        return unit(self.encode_image(image))
 
 
 class FixedTexts(nn.Module):

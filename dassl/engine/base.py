@@ -131,7 +131,7 @@ class TrainerBase:
             others = weights_below(directory)  # of another trainer
             raise FileNotFoundError(self._advised(error, load_checkpoint(others[0]) if others else {})) from error
         for name, path in paths.items():
-            checkpoint = load_checkpoint(path, need=("state_dict",))
+            checkpoint = self.read_weights(str(path))
             self._check_belonging(checkpoint.get("belongs_to") or {}, str(path))
             try:
                 self.load_weights(name, checkpoint["state_dict"], str(path))
@@ -140,6 +140,10 @@ class TrainerBase:
             self.loaded_epoch = checkpoint.get("epoch")
             val_result = reprlib.repr(checkpoint.get("val_result"))
             print(f"Load {path} to {name} (epoch={self.loaded_epoch}, val_result={val_result})")
+
+    def read_weights(self, path: str) -> dict[str, Any]:
+        """A checkpoint as ``load_model`` takes it; a method whose weights depend on the data may adapt them here."""
+        return load_checkpoint(path, need=("state_dict",))
 
     def belongs_to(self) -> dict[str, Any]:
         """Plain values that a checkpoint's weights depend on, such as the backbone; ``load_model`` compares them."""

@@ -49,12 +49,14 @@ def bare(name: str) -> str:
 def closest_hint(name: str, available: Iterable[str]) -> str:
     """Return `` (did you mean X or Y?).`` with up to three similar names, else ``.``, to end an error's first sentence.
 
-    Case is ignored.
+    Case is ignored. A name that is much less similar than the closest one is left out.
     """
     by_lower: dict[str, str] = {}
     for candidate in available:
         by_lower.setdefault(candidate.lower(), candidate)
     close = difflib.get_close_matches(str(name).lower(), by_lower, n=3, cutoff=0.5)
+    similar = [difflib.SequenceMatcher(None, text, str(name).lower()).ratio() for text in close]
+    close = [text for text, ratio in zip(close, similar, strict=True) if ratio >= 0.7 * similar[0]]
     return f" (did you mean {' or '.join(by_lower[text] for text in close)}?)." if close else "."
 
 
