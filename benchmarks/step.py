@@ -108,10 +108,12 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     result: dict[str, Any] = {
         **circumstances(args, comparison.device),
         "text_tokens": {"ours": ours, "definitional": texts * len(comparison.ours.text_encoder.positional_embedding)},
-        "logits": comparison.logits(args.batch),
         "training_step": comparison.training_step(args.batch),
-        f"evaluation_{args.eval_batches}x{args.batch}": comparison.evaluation(args.eval_batches, args.batch),
     }
+    if args.eval_batches:
+        result["logits"] = comparison.logits(args.batch)
+        name = f"evaluation_{args.eval_batches}x{args.batch}"
+        result[name] = comparison.evaluation(args.eval_batches, args.batch)
     if args.test_batch:
         result[f"evaluation_1x{args.test_batch}"] = comparison.evaluation(1, args.test_batch)
     result["profile"] = comparison.profile(args.batch)
@@ -121,13 +123,16 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 def main(argv: Sequence[str] | None = None) -> None:
     parser = model_parser(__doc__)
     parser.add_argument("--trainer", dest="method", default="MaPLe", help="a trainer, or a method's row (MaPLe)")
-    parser.add_argument("--eval-batches", type=int, default=10, help="evaluation batches of --batch images")
+    parser.add_argument(
+        "--eval-batches", type=int, default=10, help="evaluation batches of --batch images; 0 skips them"
+    )
     parser.add_argument("options", nargs="*", metavar="KEY VALUE", help="settings instead of the published ones")
     args = parser.parse_args(argv)
     result = run(args)
     print(f"{args.method}, {model_line(result)}")
     print(f"text tokens: {result['text_tokens']}")
-    print(f"logits differ by {result['logits']['difference']:.2e} (largest {result['logits']['largest']:.1f})")
+    if "logits" in result:
+        print(f"logits differ by {result['logits']['difference']:.2e} (largest {result['logits']['largest']:.1f})")
     for name, measured in measurements(result):
         print(ratio_line(name, measured))
     print("\nprofile of a training step of ours")

@@ -14,11 +14,16 @@
 
 import itertools
 import re
+from ast import literal_eval
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from voluptuous import Invalid
+
+from dassl.config.ranges import RANGES
 from dassl.config.yaml_file import read_yaml
 from dassl.utils.names import closest_hint
 from experiments import protocols
@@ -152,11 +157,28 @@ def _options(key: str, value: Any, problems: list[str]) -> tuple[Any, frozenset[
                 f"{key}: {name}: {given!r:.80}; expected a setting of train.py with its value or a list of them"
             )
             continue
+        problems += [f"{key}: {problem}" for value in values if (problem := _wrong_setting(name, value))]
         _once(f"{key}: {name}", tuple(values), problems)
         found.append((name, tuple(str(v) for v in values)))
         if isinstance(given, list):
             swept.add(name)
     return tuple(found), frozenset(swept)
+
+
+def _wrong_setting(name: str, value: Any) -> str:
+    """What is wrong with a setting; "" also for those of trainers, which only train.py knows."""
+    if name.startswith("TRAINER."):
+        return ""
+    if name not in RANGES:
+        return f"no setting '{name}'{closest_hint(name, RANGES)} docs/CONFIG.md lists them"
+    if isinstance(value, str):
+        with suppress(ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            value = literal_eval(value)  # as train.py reads a word
+    try:
+        RANGES[name](value)
+    except Invalid as error:
+        return f"{name}: {value!r:.80}, expected {error.msg}"
+    return ""
 
 
 def _datasets() -> list[str]:

@@ -98,6 +98,14 @@ def test_a_value_is_a_folder_name_whatever_its_characters(tmp_path):
         (TABLE.replace("coop, maple", "coop, coop"), ["methods: a value stands twice"]),
         (TABLE + "options: [OPTIM.LR]", ["options: ['OPTIM.LR']; expected settings such as"]),
         (TABLE + "options: {LR: 1}", ["options: LR: 1; expected a setting of train.py"]),
+        (
+            TABLE + "options: {OPTIM.MAX_EPOC: 3, OPTIM.LR: [1e-3, fast], OPTIM.NAME: sdg}",
+            [
+                "no setting 'OPTIM.MAX_EPOC' (did you mean OPTIM.MAX_EPOCH",
+                "OPTIM.LR: 'fast', expected a finite number",
+                "OPTIM.NAME: 'sdg', expected one of adam",
+            ],
+        ),
         ("- a", ["holds ['a'], expected keys"]),
         ("a: [", ["is not valid YAML"]),
         ("", ["holds nothing, expected keys"]),
