@@ -127,7 +127,7 @@ def quoted(word: str) -> str:
     """A word as bash's ``printf %q`` writes it."""
     if not word or not word.isprintable():
         return shlex.quote(word)
-    return re.sub(r"[\s!\"$&'()*,;<>?\[\\\]^`{|}]|^[#~]", r"\\\g<0>", word)
+    return re.sub(r"[\s!\"$&'()*,;<>?\[\\\]^`{|}]|^[#~]|(?<=[:=])~", r"\\\g<0>", word)
 
 
 def _logged_error(job: Job) -> str:

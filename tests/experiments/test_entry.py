@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from experiments.entry import quoted
@@ -18,6 +18,7 @@ ASCII = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=12)
 
 @settings(max_examples=20, deadline=None)
 @given(st.lists(ASCII, min_size=1, max_size=20))
+@example([":~", "a:~b", "x=~", "~~", "a~", "#", "a#"])
 def test_words_are_quoted_as_bash_quotes_them(words: list[str]) -> None:
     printed = subprocess.run(["bash", "-c", r'printf "%q\n" "$@"', "bash", *words], capture_output=True, text=True)
     assert [quoted(word) for word in words] == printed.stdout.splitlines()
