@@ -21,8 +21,8 @@ from .on_base import MethodOnBase
 from .prompted_clip import PromptedCLIP, unit, without_autocast
 from .teacher import GuidedCLIP, text_distance
 
-HEAD = "linear_probe_proj"
-NEW = ("film_lp_img", "film_lp_text", HEAD)  # what DePT adds to the base
+LINEAR_HEAD = "linear_probe_proj"
+NEW = ("film_lp_img", "film_lp_text", LINEAR_HEAD)  # what DePT adds to the base
 
 
 def extend_cfg(cfg: CfgNode) -> None:
@@ -115,7 +115,7 @@ class DePT(MethodOnBase):
 
     @classmethod
     def options_for(cls, shapes: Mapping[str, tuple[int, ...]], options: CfgNode) -> dict[str, Any] | None:
-        if f"{HEAD}.weight" not in shapes:
+        if f"{LINEAR_HEAD}.weight" not in shapes:
             return None
         learned = {name: shape for name, shape in shapes.items() if not name.startswith(NEW)}
         if "prompt_learner.proj.weight" in shapes:
@@ -165,7 +165,7 @@ class DePT(MethodOnBase):
         """
         checkpoint = super().read_weights(path)
         state, saved = checkpoint["state_dict"], checkpoint.get("belongs_to") or {}
-        head = {name: value for name, value in state.items() if name.startswith(f"{HEAD}.")}
+        head = {name: value for name, value in state.items() if name.startswith(f"{LINEAR_HEAD}.")}
         if not head:
             return checkpoint
         classnames = list(self.dm.dataset.classnames)
@@ -173,11 +173,11 @@ class DePT(MethodOnBase):
         if trained is None and self.cfg.DATASET.SUBSAMPLE_CLASSES != "new" and has_rows(head, len(classnames)):
             trained = classnames
         if trained is not None and not (isinstance(trained, list) and has_rows(head, len(trained))):
-            raise ValueError(f"{path}: belongs_to.classes does not have a name for each row of {HEAD}")
+            raise ValueError(f"{path}: belongs_to.classes does not have a name for each row of {LINEAR_HEAD}")
         rows = rows_of(classnames, trained or [])
         if rows is None:
             print(f"{path}: the linear head is for other classes, so that the prompts alone are tested")
-            own = self.model.linear_probe_proj.state_dict(prefix=f"{HEAD}.")
+            own = self.model.linear_probe_proj.state_dict(prefix=f"{LINEAR_HEAD}.")
             head = {name: own.get(name, value) for name, value in head.items()}
         else:
             head = {name: value[rows] for name, value in head.items()}

@@ -49,7 +49,7 @@ def test_names_of_the_registry_and_of_folders():
     assert (find_name("dtd"), find_name("imagenet"), find_name("sketch")) == (
         *("DescribableTextures", "ImageNet", "ImageNetSketch"),
     )
-    with pytest.raises(ValueError, match=r"no dataset is called 'oxfrod_pets' \(did you mean OxfordPets or"):
+    with pytest.raises(ValueError, match=r"no dataset is called 'oxfrod_pets' \(did you mean OxfordPets\?"):
         find_name("oxfrod_pets")
 
 

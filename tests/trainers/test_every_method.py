@@ -30,6 +30,7 @@ def make(name: str, folder: Path, prec: str = "fp32", classes: str = "base", epo
         if isinstance(node, CfgNode) and "PREC" in node:
             node.PREC = prec
     options = {"DATASET.NUM_SHOTS": 1, "DATASET.SUBSAMPLE_CLASSES": classes, "DATALOADER.TRAIN_X.BATCH_SIZE": 5}
+    options |= {"TEST.NO_TEST": True}  # after training
     options |= {"OUTPUT_DIR": folder, "SEED": 1, "VERBOSE": False, "OPTIM.MAX_EPOCH": epochs, "OPTIM.WARMUP_EPOCH": 0}
     merge_options(cfg, [str(word) for pair in options.items() for word in pair])
     set_random_seed(1)
