@@ -21,6 +21,8 @@ SLOW_FILES = {
     *("datasets/test_prepare.py", "datasets/test_published_layouts.py", "experiments/test_launch.py"),
     *("experiments/test_settings.py", "plugins/test_own_config.py", "test_scripts.py", "trainers/test_methods.py"),
     *("trainers/test_published_draws.py", "trainers/test_toys.py", "experiments/test_ray.py"),
+    *("experiments/test_page_in_browser.py", "experiments/test_slurm.py", "trainers/test_every_method.py"),
+    *("trainers/test_on_base.py", "trainers/test_prograd.py", "trainers/test_promptsrc.py"),
 }
 
 

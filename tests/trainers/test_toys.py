@@ -42,6 +42,7 @@ def make(toy: type[ClipTrainer], folder: Path, prec: str = "fp32", epochs: int =
     for path in ("datasets/emoji.yaml", "trainers/MaPLe/vit_micro.yaml"):
         merge_file(cfg, ROOT / "configs" / path)
     options = {"DATASET.NUM_SHOTS": 1, "DATASET.SUBSAMPLE_CLASSES": "base", "DATALOADER.TRAIN_X.BATCH_SIZE": 5}
+    options |= {"TEST.NO_TEST": True}  # after training
     options |= {"OUTPUT_DIR": folder, "SEED": 1, "VERBOSE": False, "OPTIM.MAX_EPOCH": epochs, "OPTIM.WARMUP_EPOCH": 0}
     merge_options(cfg, [str(word) for pair in options.items() for word in pair])
     set_random_seed(1)
