@@ -25,7 +25,7 @@ from dassl.utils import first_few
 from dassl.utils.files import read_json
 
 from .base import ClipTrainer
-from .coupled import MultiModalPromptLearner
+from .coupled import MultiModalPromptLearner, coupled_options
 from .precision import PRECISIONS
 from .prompted_clip import PromptedCLIP, unit
 from .prompts import IMAGENET_TEMPLATES_SELECT, TEXT_CTX, fill, readable, tokenize
@@ -68,11 +68,10 @@ class AdaptedCLIP(PromptedCLIP):
         self.descriptions: list[TextTeacher] = []  # D; none in an evaluation
 
     def compute_text_features(self) -> Tensor:
-        embeddings, deep = self.prompt_learner.text_prompts()
-        return self.adapter_text.mix(self.text_encoder(embeddings, self.prompt_learner.layout, deep), TEXT_SHARE)
+        return self.adapter_text.mix(self.encode_text(), TEXT_SHARE)
 
     def image_features(self, image: Tensor) -> Tensor:
-        return self.adapter_image.mix(self.image_encoder(image, *self.prompt_learner.vision_prompts()), IMAGE_SHARE)
+        return self.adapter_image.mix(self.encode_image(image), IMAGE_SHARE)
 
 
 def read_descriptions(path: Path, classnames: Sequence[str]) -> list[list[str]]:
@@ -152,10 +151,7 @@ class CoPrompt(ClipTrainer):
 
     @classmethod
     def options_for(cls, shapes: Mapping[str, tuple[int, ...]], options: CfgNode) -> dict[str, Any] | None:
-        ctx = shapes.get("prompt_learner.ctx", ())
-        if "adapter_text.fc.0.weight" not in shapes or len(ctx) != 2:
-            return None
-        return {"N_CTX": ctx[0], "PROMPT_DEPTH": 1 + sum("compound_prompts_text." in name for name in shapes)}
+        return coupled_options(shapes) if "adapter_text.fc.0.weight" in shapes else None
 
     def check_cfg(self, cfg: CfgNode) -> None:
         super().check_cfg(cfg)

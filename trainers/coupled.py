@@ -5,7 +5,8 @@ Letters: M prompt tokens, J prompt depth, Dt text width, Dv vision width.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -56,3 +57,11 @@ class MultiModalPromptLearner(ContextLearner):
     def vision_prompts(self) -> tuple[Tensor, Sequence[Tensor]]:
         coupled = zip(self.compound_prompt_projections, self.compound_prompts_text, strict=True)
         return self.proj(self.ctx), [project(prompt) for project, prompt in coupled]
+
+
+def coupled_options(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
+    """The options that the learner's tensors of these shapes need; None for other tensors."""
+    ctx = shapes.get("prompt_learner.ctx", ())
+    if "prompt_learner.proj.weight" not in shapes or len(ctx) != 2:
+        return None
+    return {"N_CTX": ctx[0], "PROMPT_DEPTH": 1 + sum("compound_prompts_text." in name for name in shapes)}

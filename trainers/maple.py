@@ -13,7 +13,7 @@ from dassl.config.ranges import declare_ranges
 from dassl.engine import TRAINER_REGISTRY
 
 from .base import ClipTrainer
-from .coupled import MultiModalPromptLearner
+from .coupled import MultiModalPromptLearner, coupled_options
 from .precision import PRECISIONS
 from .prompted_clip import PromptedCLIP
 from .prompts import TEXT_CTX
@@ -46,7 +46,5 @@ class MaPLe(ClipTrainer):
 
     @classmethod
     def options_for(cls, shapes: Mapping[str, tuple[int, ...]], options: CfgNode) -> dict[str, Any] | None:
-        ctx = shapes.get("prompt_learner.ctx", ())
-        if "prompt_learner.proj.weight" not in shapes or len(ctx) != 2 or "adapter_text.fc.0.weight" in shapes:
-            return None  # another method's, or CoPrompt's
-        return {"N_CTX": ctx[0], "PROMPT_DEPTH": 1 + sum("compound_prompts_text." in name for name in shapes)}
+        of_coprompt = "adapter_text.fc.0.weight" in shapes
+        return None if of_coprompt else coupled_options(shapes)
