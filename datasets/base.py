@@ -6,10 +6,10 @@ from pathlib import Path
 from yacs.config import CfgNode
 
 from dassl.config import setting
-from dassl.data.datasets import DatasetBase
+from dassl.data.datasets import DatasetBase, Datum
 from dassl.utils import first_few
 from dassl.utils.names import DEFAULT_TEMPLATE, bare
-from datasets.fewshot import few_shot, subsample_classes, with_fewer_images
+from datasets.fewshot import few_shot, subsample_classes, subsample_lists, with_fewer_images
 from datasets.listing import check_encoding, list_folders
 from datasets.mirrors import (
     PART_OF,
@@ -158,7 +158,14 @@ class ClipDataset(DatasetBase):
             ) from error
         return relocate(split, image_dir, folder, self.ignored_folders)
 
-    def finish(self, cfg: CfgNode, split: Split, ready: bool = False, files_exist: bool = False) -> None:
+    def finish(
+        self,
+        cfg: CfgNode,
+        split: Split,
+        ready: bool = False,
+        files_exist: bool = False,
+        held_out: list[Datum] | None = None,
+    ) -> None:
         """Check the split, draw the shots, choose base or new classes, and initialise the dataset.
 
         Args:
@@ -166,6 +173,7 @@ class ClipDataset(DatasetBase):
             split: all items.
             ready: the files are known to exist and the shots are already drawn.
             files_exist: the files are known to exist.
+            held_out: labelled images to choose hyper-parameters on; by default those of val.
 
         Raises:
             FileNotFoundError: the split lists files that do not exist.
@@ -188,8 +196,11 @@ class ClipDataset(DatasetBase):
         if not ready:
             split = few_shot(split, cfg.DATASET.NUM_SHOTS, cfg.SEED)
         classes = setting(cfg, "DATASET.SUBSAMPLE_CLASSES")
+        if held_out is not None:
+            held_out = subsample_lists([split.train, held_out], classes)[1]
         split = subsample_classes(split, classes)
         super().__init__(train_x=split.train, val=split.val, test=split.test)
+        self.held_out = split.val if held_out is None else held_out
         self._note_small_numbers(cfg.DATASET.NUM_SHOTS, classes)
 
     def as_own_data(self, folder: Path) -> str:

@@ -115,11 +115,16 @@ class ImageNet(ClipDataset):
 
         train, test = listing(train_dir), listing(val_dir)
 
-        if cfg.DATASET.NUM_SHOTS >= 1:
-            rng = shot_rng(cfg.SEED)
-            train = {name: draw_shots(images, cfg.DATASET.NUM_SHOTS, rng) for name, images in train.items()}
+        held_out: dict[str, list[str]] = {}  # val are the test images, as published: nothing may be chosen on them
+        if (shots := cfg.DATASET.NUM_SHOTS) >= 1:
+            rng, everything = shot_rng(cfg.SEED), train
+            train = {name: draw_shots(images, shots, rng) for name, images in everything.items()}
+            for name, images in everything.items():
+                drawn = set(train[name])
+                held_out[name] = draw_shots([image for image in images if image not in drawn], min(shots, 4), rng)
         test_items = to_items(val_dir, test, classnames)
-        self.finish(cfg, Split(to_items(train_dir, train, classnames), test_items, test_items), ready=True)
+        split = Split(to_items(train_dir, train, classnames), test_items, test_items)
+        self.finish(cfg, split, ready=True, held_out=to_items(train_dir, held_out, classnames))
 
     def as_own_data(self, folder: Path) -> str:
         advice, names_file = super().as_own_data(folder), Path(self.dataset_dir) / "classnames.txt"

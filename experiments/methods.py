@@ -1,7 +1,7 @@
 """The methods: for each its trainer and its published config per protocol, one row per method."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from dassl.utils.names import closest_hint
@@ -30,6 +30,7 @@ class Method:
     base: str = ""  # trainer that it is built on: settings of its node apply, too
     script_suffix: str = ""  # ends the published names of its scripts: base2new_train_vpt.sh
     published: str = ""  # its name in published.csv, whose numbers its published configs compare with
+    undefined: Mapping[Protocol, str] = field(default_factory=dict)  # protocols that it has no meaning in, and why
 
     def published_config(self, protocol: Protocol, dataset: str, shots: int) -> str:
         """The config that the published numbers of ``protocol`` come from, when ``dataset`` is trained on."""

@@ -8,7 +8,7 @@ import os
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from dassl.utils.names import closest_hint
 from dassl.utils.schema import describe
@@ -72,8 +72,13 @@ class Request:
         """The config asked for, or the published one.
 
         Raises:
-            ValueError: the trainer has no such config.
+            ValueError: the trainer has no such config, or the protocol has no meaning for the method.
         """
+        if reason := self.method.undefined.get(protocol):
+            others = [name for name in get_args(Protocol) if name not in self.method.undefined]
+            raise ValueError(
+                f"{self.method.name} cannot run the protocol {protocol}: {reason}. It runs {', '.join(others)}"
+            )
         trainer = self.method.trainer
         config = self.config or self.method.published_config(protocol, self.dataset, self.shots)
         _check_configs("config", f" of {trainer}", (config,), f"configs/trainers/{trainer}")

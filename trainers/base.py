@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import reduce
 from operator import add
 from typing import Any
@@ -18,17 +18,16 @@ from clip.draws import draw_as_built
 from clip.model import CLIP, from_state_dict, resize_positions
 from clip.search import find_activation, load_state_dict
 from dassl.config import setting
-from dassl.data.data_manager import build_data_loader
-from dassl.data.transforms import build_transform
+from dassl.data.datasets import Datum
 from dassl.engine import TRAINER_REGISTRY, TrainerX
 from dassl.metrics import compute_accuracy
 from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import first_few
-from dassl.utils.progress import progress
 
 from .checkpoint import as_words, learned_shapes, load_learned, own_tensors
+from .features import compute_features
 from .precision import Precision
-from .prompted_clip import FrozenTowersCLIP
+from .prompted_clip import FrozenTowersCLIP, unit, without_prompts
 
 
 def load_backbone(name: str, activation: str = "quick_gelu") -> CLIP:
@@ -220,27 +219,30 @@ class ClipTrainer(TrainerX):
             batch["label"].to(self.device, non_blocking=True),
         )
 
-    @torch.no_grad()
+    def features_of(self, items: Sequence[Datum], views: int = 0) -> Tensor:
+        """Features of images as the frozen image tower gives them: not normalised, in its precision, on the CPU.
+
+        Args:
+            items: the images; the features are in their order.
+            views: 0 for the test transform, (N, E); or the number of random views of the training transform, which
+                depend on SEED alone, (views, N, E).
+        """
+        self.set_model_mode("eval")
+
+        def encode(image: Tensor) -> Tensor:
+            with self.precision.autocast():
+                return without_prompts(self.model.image_encoder, image.to(self.device))
+
+        return compute_features(self.cfg, encode, items, views)
+
     def train_features(self) -> tuple[Tensor, Tensor]:
         """Features (N, E) of the training images, normalised, from the pretrained image tower, and labels (N,).
 
         The images are in the data set's order and go through the test transform. For `fit`.
         """
-        loader = build_data_loader(
-            self.cfg,
-            data_source=self.dm.dataset.train_x,
-            batch_size=self.cfg.DATALOADER.TEST.BATCH_SIZE,
-            tfm=build_transform(self.cfg, is_train=False),
-            is_train=False,
-        )
-        self.set_model_mode("eval")
-        features, labels = [], []
-        for batch in progress(loader, "features of the training images", len(loader)):
-            image, label = self.parse_batch_test(batch)
-            with self.precision.autocast():
-                features.append(self.model.without_prompts(image))
-            labels.append(label)
-        return torch.cat(features), torch.cat(labels)
+        items = self.dm.dataset.train_x
+        labels = torch.tensor([item.label for item in items], device=self.device)
+        return unit(self.features_of(items).to(self.device)), labels
 
     def belongs_to(self) -> dict[str, Any]:
         """The backbone, by name or, for a weights file, by file name; the classes of class-specific contexts."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -87,6 +87,19 @@ def independent_options(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]
         return None
     found = {"PROMPT_DEPTH_TEXT": text[1] if text else 0, "PROMPT_DEPTH_VISION": vision[1] if vision else 0}
     return found | ({"N_CTX_TEXT": text[0]} if text else {}) | ({"N_CTX_VISION": vision[0]} if vision else {})
+
+
+def rows_of(classnames: Sequence[str], trained: Sequence[str]) -> list[int] | None:
+    """The place of each class among the trained ones, or None if one is not there.
+
+    Of equal names (ImageNet has two pairs), the first is taken for the first.
+    """
+    places: dict[str, list[int]] = {}
+    for i, name in enumerate(map(str, trained)):
+        places.setdefault(name, []).append(i)
+    if any(name not in places for name in classnames):
+        return None
+    return [places[name].pop(0) if len(places[name]) > 1 else places[name][0] for name in classnames]
 
 
 def as_words(node: str, options: Mapping[str, Any]) -> str:

@@ -64,8 +64,8 @@ class ConditionalCLIP(FrozenTowersCLIP):
         with without_autocast(text.device):
             return self.logit_scale.exp().float() * (text @ image_features[:, :, None]).squeeze(-1)
 
-    def forward(self, image: Tensor) -> Tensor:
-        features = self.image_features(image)  # (B, E)
+    def from_features(self, features: Tensor) -> Tensor:
+        features = self.adapt_image(features)  # (B, E)
         images, parts, recompute = self.piece_sizes(len(features), torch.is_grad_enabled())
         logits = []
         for some in features.split(images):

@@ -70,8 +70,8 @@ class AdaptedCLIP(PromptedCLIP):
     def compute_text_features(self) -> Tensor:
         return self.adapter_text.mix(self.encode_text(), TEXT_SHARE)
 
-    def image_features(self, image: Tensor) -> Tensor:
-        return self.adapter_image.mix(self.encode_image(image), IMAGE_SHARE)
+    def adapt_image(self, features: Tensor) -> Tensor:
+        return self.adapter_image.mix(features, IMAGE_SHARE)
 
 
 def read_descriptions(path: Path, classnames: Sequence[str]) -> list[list[str]]:

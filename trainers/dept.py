@@ -5,7 +5,7 @@ Letters: B images, K classes, E joint width.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from dassl.config.checks import number, one_of
 from dassl.config.ranges import declare_ranges
 from dassl.engine import TRAINER_REGISTRY
 
+from .checkpoint import rows_of
 from .on_base import MethodOnBase
 from .prompted_clip import PromptedCLIP, unit, without_autocast
 from .teacher import GuidedCLIP, text_distance
@@ -75,23 +76,9 @@ class DecoupledCLIP(PromptedCLIP):
     def fuse(self, similarity: Tensor, head: Tensor) -> Tensor:
         return (1 - self.weight) * similarity + self.weight * head
 
-    def forward(self, image: Tensor) -> Tensor:
-        features = self.encode_image(image)  # (B, E)
-        similarity = self.logits(unit(features), self.text_features())  # (B, K)
+    def from_features(self, features: Tensor) -> Tensor:
+        similarity = super().from_features(features)  # (B, K)
         return self.fuse(similarity, self.head_logits(self.film_lp_img, features)) if self.fused else similarity
-
-
-def rows_of(classnames: Sequence[str], trained: Sequence[str]) -> list[int] | None:
-    """The place of each class among the trained ones, or None if one is not there.
-
-    Of equal names (ImageNet has two pairs), the first is taken for the first.
-    """
-    places: dict[str, list[int]] = {}
-    for i, name in enumerate(map(str, trained)):
-        places.setdefault(name, []).append(i)
-    if any(name not in places for name in classnames):
-        return None
-    return [places[name].pop(0) if len(places[name]) > 1 else places[name][0] for name in classnames]
 
 
 def has_rows(head: Mapping[str, Tensor], count: int) -> bool:

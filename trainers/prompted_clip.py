@@ -30,6 +30,11 @@ def without_autocast(device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, enabled=False)
 
 
+def without_prompts(image_encoder: nn.Module, image: Tensor) -> Tensor:
+    """Image features (B, E), not normalised, of a tower without prompt tokens, its own or others."""
+    return image_encoder(image, *((None, None) if isinstance(image_encoder, VisionTransformer) else ()))
+
+
 class FrozenTowersCLIP(nn.Module):
     """exp(logit_scale) · image feature · text featureᵀ, both normalised. Subclasses give `compute_text_features`.
 
@@ -72,24 +77,41 @@ class FrozenTowersCLIP(nn.Module):
                 self._kept = (state, self.compute_text_features())
         return self._kept[1]
 
+    def encode_image(self, image: Tensor) -> Tensor:
+        """(B, E), not normalised, in the precision of the tower."""
+        return self.image_encoder(image)
+
+    def frozen_images(self) -> bool:
+        """Whether `encode_image` gives what the pretrained image tower does: nothing that is learned changes it."""
+        pretrained = {id(tensor) for tensor in self.pretrained_tensors()}
+        tensors = [*self.image_encoder.parameters(), *self.image_encoder.buffers()]
+        return all(id(tensor) in pretrained for tensor in tensors)
+
+    def adapt_image(self, features: Tensor) -> Tensor:
+        """The normalised features (B, E) that are compared with texts, of those (B, E) that `encode_image` gave."""
+        return unit(features)
+
     def image_features(self, image: Tensor) -> Tensor:
         """(B, E), normalised."""
-        return unit(self.image_encoder(image))
+        return self.adapt_image(self.encode_image(image))
 
     @torch.no_grad()
     def without_prompts(self, image: Tensor) -> Tensor:
         """Image features (B, E), normalised, of the pretrained tower: no prompt tokens, no gradient."""
-        no_prompts = (None, None) if isinstance(self.image_encoder, VisionTransformer) else ()
-        return unit(self.image_encoder(image, *no_prompts))
+        return unit(without_prompts(self.image_encoder, image))
 
     def logits(self, image_features: Tensor, text_features: Tensor) -> Tensor:
         """(B, K) in fp32 of normalised features (B, E) and (K, E)."""
         with without_autocast(image_features.device):
             return self.logit_scale.exp().float() * image_features @ text_features.t()
 
+    def from_features(self, features: Tensor) -> Tensor:
+        """Logits (B, K) in fp32 of features (B, E) that `encode_image` gave."""
+        return self.logits(self.adapt_image(features), self.text_features())
+
     def forward(self, image: Tensor) -> Tensor:
         """Logits (B, K) in fp32 of images (B, 3, H, W)."""
-        return self.logits(self.image_features(image), self.text_features())
+        return self.from_features(self.encode_image(image))
 
     def draw_as_published(self) -> list[nn.Parameter]:
         """Draw what is learned outside the towers anew, in the order of the published code; returns what it drew."""
@@ -127,17 +149,17 @@ class PromptedCLIP(FrozenTowersCLIP):
         return self.text_encoder(embeddings, self.prompt_learner.layout, deep)
 
     def encode_image(self, image: Tensor) -> Tensor:
-        """(B, E), not normalised, in the precision of the tower."""
         ctx, deep = self.prompt_learner.vision_prompts()
         if ctx is OWN and deep is OWN:  # also a ResNet, which takes no prompts
             return self.image_encoder(image)
         return self.image_encoder(image, ctx, deep)
 
+    def frozen_images(self) -> bool:
+        ctx, deep = self.prompt_learner.vision_prompts()
+        return ctx is OWN and deep is OWN and super().frozen_images()
+
     def compute_text_features(self) -> Tensor:
         return unit(self.encode_text())
-
-    def image_features(self, image: Tensor) -> Tensor:
-        return unit(self.encode_image(image))
 
 
 class FixedTexts(nn.Module):

@@ -56,7 +56,7 @@ def run_steps(trainer: SimpleTrainer, batches: Iterable[tuple[Any, ...]], num_ba
             trainer.write_scalar(f"train/{name}", meter.avg, n_iter)
         trainer.write_scalar("train/lr", lr, n_iter)
         record.lr = lr
-        record.images += sum(len(batch["img"]) for batch in parts)
+        record.images += sum(len(batch["img"] if "img" in batch else batch["label"]) for batch in parts)
         end = time.time()
     record.losses = {name: meter.avg for name, meter in losses.meters.items()}
 

@@ -252,8 +252,7 @@ class SimpleTrainer(TrainerBase):
         images: list[str] = []
         self.evaluator.images = images
         for batch in progress(data_loader, f"evaluate {split}", len(data_loader)):
-            input, label = self.parse_batch_test(batch)
-            self.evaluator.process(self.model_inference(input), label)
+            self.evaluator.process(*self.scores(batch))
             images += batch.get("impath", ()) if isinstance(batch, dict) else ()
         results = self.evaluator.evaluate()
         for name, value in results.items():
@@ -334,6 +333,11 @@ class SimpleTrainer(TrainerBase):
         if self.time_start is None or not self._models:
             return None  # nothing was trained
         return min(self.epoch + 1, self.max_epoch)  # 0 after fit() alone; else trained by a train() of its own
+
+    def scores(self, batch: Any) -> tuple[Any, Any]:
+        """Logits (B, K) and labels (B,) of a batch of the test."""
+        input, label = self.parse_batch_test(batch)
+        return self.model_inference(input), label
 
     def model_inference(self, input: Any) -> Any:
         """Logits (B, K) of images (B, 3, H, W)."""

@@ -11,7 +11,7 @@ from tests.paths import needs_golden
 from tests.trainers.test_methods import NAMES, learned, vit_b16
 from tests.trainers.test_on_base import make
 from trainers.base import ClipTrainer
-from trainers.dept import rows_of
+from trainers.checkpoint import rows_of
 
 NODES = {"CoOp": "COOP", "KgCoOp": "KGCOOP", "MaPLe": "MAPLE"}
 

@@ -21,8 +21,8 @@ class CachedCLIP(FixedTextCLIP):
         self.keys = nn.Parameter(torch.zeros(size, clip_model.visual.output_dim))
         self.register_buffer("values", torch.zeros(size, len(texts[0])))
 
-    def forward(self, image):
-        features = self.image_features(image)
+    def from_features(self, features):
+        features = self.adapt_image(features)
         votes = torch.exp(-self.beta * (1 - features @ self.keys.t())) @ self.values
         return self.logits(features, self.text_features()) + votes
 
