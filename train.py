@@ -121,7 +121,7 @@ def setup_cfg(args: argparse.Namespace, cfg: CfgNode | None = None) -> CfgNode:
             merge(cfg, source)
         except ValueError as error:
             problems.append(str(error))
-    if wrong := _wrong_values(cfg):
+    if wrong := wrong_values(cfg):
         problems.append("Settings that cannot be used:\n  " + "\n  ".join(wrong))
     if problems:
         raise ValueError("\n".join(problems))
@@ -167,7 +167,7 @@ def _options(args: argparse.Namespace, cfg: CfgNode) -> list[Any]:
     return flags + pairs + args.opts
 
 
-def _wrong_values(cfg: CfgNode) -> list[str]:
+def wrong_values(cfg: CfgNode) -> list[str]:
     """A line for every value that no run can use, or not one of this trainer."""
     from dassl.config.ranges import EPOCHS, out_of_range
     from dassl.engine import TRAINER_REGISTRY

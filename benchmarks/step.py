@@ -21,14 +21,15 @@ from tabulate import tabulate
 from torch import Tensor, nn
 from yacs.config import CfgNode
 
+import datasets  # noqa: F401  (registers the datasets)
 import train
 from clip.packing import PackedPrompts
 from dassl.config import merge_file, merge_options
 from experiments.methods import METHODS
 from trainers.base import ClipTrainer
 from trainers.prompted_clip import FrozenTowersCLIP
+from trainers.without_data import dataset_without_images, trainer_without_data
 
-from .bare import bare_trainer
 from .definitional import by_definition
 from .timing import (
     Clock,
@@ -73,8 +74,10 @@ class TrainerComparison(Comparison):
         cfg = published_cfg(args)
         cfg.USE_CUDA = args.device.startswith("cuda")
         torch.manual_seed(0)
-        trainer = bare_trainer(cfg, random_clip(args.backbone), class_names(args.classes), "ImageNet")
-        self.trainer: ClipTrainer = trainer
+        dataset = dataset_without_images("ImageNet", class_names(args.classes))
+        self.trainer: ClipTrainer = trainer_without_data(cfg, dataset, random_clip(args.backbone))
+        trainer = self.trainer
+        trainer.set_model_mode("train")
         for group in trainer.optim.param_groups:
             group["lr"] = 0.0  # both sides have the same parameters in every step
         self.args, self.device, self.precision = args, trainer.device, trainer.precision

@@ -9,7 +9,7 @@ from safetensors import safe_open
 from torch import Tensor
 from yacs.config import CfgNode
 
-from benchmarks.bare import bare_trainer
+import datasets  # noqa: F401  (registers the datasets)
 from clip.model import CLIP, from_state_dict
 from dassl.config import get_cfg_default
 from dassl.engine import TRAINER_REGISTRY
@@ -17,6 +17,7 @@ from tests.paths import GOLDEN
 from trainers import extend_cfg
 from trainers.base import ClipTrainer
 from trainers.prompted_clip import FrozenTowersCLIP
+from trainers.without_data import dataset_without_images, trainer_without_data
 
 NODES = {
     "MaPLe": "MAPLE",
@@ -79,7 +80,9 @@ def make_trainer(meta: dict[str, Any], dataset: str = "Dataset", settings: dict[
     precisions = {f"TRAINER.{node}.PREC": "fp32" for node, keys in cfg.TRAINER.items() if "PREC" in keys}
     given = {"TRAINER.NAME": meta["trainer"], **precisions, "USE_CUDA": False, **optim, **(settings or {})}
     cfg.merge_from_list([word for pair in given.items() for word in pair])
-    return bare_trainer(cfg, golden_clip(), meta["classnames"], dataset)
+    trainer = trainer_without_data(cfg, dataset_without_images(dataset, meta["classnames"]), golden_clip())
+    trainer.set_model_mode("train")
+    return trainer
 
 
 def load_parameters(model: torch.nn.Module, values: dict[str, Tensor], prefix: str) -> None:

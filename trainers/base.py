@@ -119,10 +119,14 @@ class ClipTrainer(TrainerX):
         if name not in clip.available_models() and not os.path.isfile(name):
             load_backbone(name)
 
+    def load_clip(self) -> CLIP:
+        """The frozen backbone that `build_model` adds to, in fp32 on the CPU."""
+        return load_clip(self.cfg)
+
     def build_model(self) -> None:
         cfg, options = self.cfg, self.options_of(self.cfg)
         self.precision = Precision(options.PREC, self.device)
-        clip_model = load_clip(cfg)
+        clip_model = self.load_clip()
         self.precision.cast(clip_model)  # before the method adds what is learned, which stays fp32
         before = torch.get_rng_state()
         self.model = self.build(options, self.dm.dataset, clip_model)

@@ -32,6 +32,7 @@ def peak_memory_bytes(device: torch.device) -> int:
 def collect_results(
     cfg: Any,
     record: RunRecord,
+    classnames: Iterable[str],
     modules: Iterable[Any],
     device: torch.device,
     *,
@@ -44,6 +45,7 @@ def collect_results(
     """The content of results.json after a test, whose fields docs/OUTPUTS.md describes.
 
     Args:
+        classnames: in the order of the labels.
         modules: all models of the run; they may share parameters.
         epoch: the epoch whose weights were tested, None if nothing was trained.
         precision: what the model computed in; by default what the trainer's config node asks for.
@@ -57,6 +59,7 @@ def collect_results(
         "protocol": setting(cfg, "PROTOCOL") or _protocol(cfg),
         "dataset": cfg.DATASET.NAME,
         "classes": setting(cfg, "DATASET.SUBSAMPLE_CLASSES"),
+        "classnames": [str(name) for name in classnames],
         "split": record.split,
         "trainer": cfg.TRAINER.NAME,
         "config": config_name(cfg),

@@ -305,6 +305,7 @@ class SimpleTrainer(TrainerBase):
             results = collect_results(
                 self.cfg,
                 self.run_record,
+                [self.lab2cname[label] for label in sorted(self.lab2cname)],
                 [*self._models.values(), getattr(self, "model", None)],
                 self.device,
                 epoch=self._tested_epoch(),

@@ -20,8 +20,10 @@ TRAINED = [name for name, method in METHODS.items() if method.trained]
 ALONE = [name for name in TRAINED if not METHODS[name].base]  # for the others: test_on_base.py
 
 
-def make(name: str, folder: Path, prec: str = "fp32", classes: str = "base", epochs: int = 2) -> ClipTrainer:
-    """The trainer of a row with its config of the demonstration, at one shot."""
+def make(
+    name: str, folder: Path, prec: str = "fp32", classes: str = "base", epochs: int = 2, **settings: object
+) -> ClipTrainer:
+    """The trainer of a row with its config of the demonstration, at one shot; settings are KEY__SUBKEY=value."""
     method, cfg = METHODS[name], train.default_cfg()
     cfg.TRAINER.NAME = method.trainer
     for path in ("datasets/emoji.yaml", f"trainers/{method.trainer}/{method.demonstration}.yaml"):
@@ -32,6 +34,7 @@ def make(name: str, folder: Path, prec: str = "fp32", classes: str = "base", epo
     options = {"DATASET.NUM_SHOTS": 1, "DATASET.SUBSAMPLE_CLASSES": classes, "DATALOADER.TRAIN_X.BATCH_SIZE": 5}
     options |= {"TEST.NO_TEST": True}  # after training
     options |= {"OUTPUT_DIR": folder, "SEED": 1, "VERBOSE": False, "OPTIM.MAX_EPOCH": epochs, "OPTIM.WARMUP_EPOCH": 0}
+    options |= {key.replace("__", "."): value for key, value in settings.items()}
     merge_options(cfg, [str(word) for pair in options.items() for word in pair])
     set_random_seed(1)
     return build_trainer(cfg)

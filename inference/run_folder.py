@@ -1,0 +1,112 @@
+"""The folder of a run read back: its settings, the names of its classes, where its weights are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from yacs.config import CfgNode
+
+import train
+from dassl.config import merge_file, merge_options
+from dassl.engine.weights import existing
+from dassl.utils import first_few, read_results
+
+CONFIG, RESULTS = "config.yaml", "results.json"
+# What concerns a training, or the place where it ran
+NEUTRAL = {"OUTPUT_DIR": "", "RESUME": "", "VERBOSE": False, "MODEL.INIT_WEIGHTS": "", "TRAIN.RANDOMNESS": "portable"}
+NEUTRAL |= {"TEST.NO_TEST": True}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run as `inference.load` was given it.
+
+    Attributes:
+        weights: what `load_model` of its trainer takes: the folder, or a file in it.
+        cfg: its settings, without those that concern the training alone.
+        classnames: in the order of the labels; None if the run does not say.
+        epoch: to be loaded; None for the best, or else the last saved.
+    """
+
+    folder: Path
+    weights: Path
+    cfg: CfgNode
+    classnames: list[str] | None
+    epoch: int | None = None
+
+
+def read_run(
+    path: str | Path, epoch: int | None = None, backbone: str | None = None, use_cuda: bool | None = None
+) -> Run:
+    """Read a run's folder; a file of weights in it, or their folder, is understood, too.
+
+    Args:
+        backbone: replaces MODEL.BACKBONE.NAME.
+        use_cuda: replaces USE_CUDA.
+
+    Raises:
+        FileNotFoundError: no such path, or no run there.
+        ValueError: the settings, or the class names, are damaged or of another version.
+    """
+    given = existing(path)
+    folder = next((place for place in (given, *given.absolute().parents[:2]) if (place / CONFIG).is_file()), None)
+    if folder is None:
+        there = sorted(item.name for item in given.iterdir()) if given.is_dir() else []
+        holds = f" It holds {first_few(there, 20) or 'nothing'}" if given.is_dir() else ""
+        raise FileNotFoundError(
+            f"{given} is not the folder of a run: it has no {CONFIG}. Give the folder that train.py wrote "
+            f"(--output-dir), with its {CONFIG} and weights.{holds}"
+        )
+    cfg = read_settings(folder / CONFIG)
+    if backbone:
+        cfg.MODEL.BACKBONE.NAME = backbone
+    if use_cuda is not None:
+        cfg.USE_CUDA = use_cuda
+    cfg.freeze()
+    return Run(folder, given, cfg, recorded_names(folder / RESULTS), epoch)
+
+
+def read_settings(path: Path) -> CfgNode:
+    """The settings of a config.yaml; keys that it does not have keep their defaults.
+
+    Raises:
+        ValueError: no YAML, keys that are not known, or values that are not possible.
+    """
+    cfg = train.default_cfg()
+    try:
+        merge_file(cfg, path)
+        if wrong := train.wrong_values(cfg):
+            raise ValueError(f"Settings of {path} that cannot be used:\n  " + "\n  ".join(wrong))
+    except ValueError as error:
+        raise ValueError(f"{error}\nA run of another version of this project is used with that version") from error
+    if not cfg.TRAINER.NAME:
+        raise ValueError(f"{path} has no TRAINER.NAME: it is not the configuration of a run")
+    merge_options(cfg, [word for pair in NEUTRAL.items() for word in pair])
+    return cfg
+
+
+def recorded_names(path: Path) -> list[str] | None:
+    """The class names in a results.json; None if it has none, as those of earlier versions, or is not there.
+
+    Raises:
+        ValueError: what is there are no names.
+    """
+    names = (read_results(path) or {}).get("classnames")
+    return None if names is None else check_names(names, f"{path}: classnames")
+
+
+def check_names(names: Any, source: str) -> list[str]:
+    """Class names as a list.
+
+    Raises:
+        ValueError: there are none, or one is empty or no string.
+    """
+    if isinstance(names, str) or not isinstance(names, Sequence) or not names:
+        raise ValueError(f"{source}: expected a list of class names, not {first_few([names])}")
+    wrong = [name for name in names if not (isinstance(name, str) and name.strip())]
+    if wrong:
+        raise ValueError(f"{source}: expected class names, not {first_few(wrong)}")
+    return list(names)
