@@ -113,9 +113,10 @@ class Job:
         return ROOT / self.folder
 
     def epoch(self) -> int | None:
-        """The epoch whose weights are loaded; None if nothing is, or if it is the best one by validation.
+        """The epoch whose weights are loaded; None if nothing is, or for the best by validation, else the last one.
 
-        The training's own config.yaml has priority over the config file: its options may have changed MAX_EPOCH.
+        The training's own config.yaml has priority over the config file: its options may have changed MAX_EPOCH. How
+        many epochs STEPS_PER_SHOT takes depends on the data.
         """
         if not self._model_folder:
             return None
@@ -130,7 +131,8 @@ class Job:
             if "OPTIM.MAX_EPOCH" in published:
                 settings["OPTIM.MAX_EPOCH"] = int(published["OPTIM.MAX_EPOCH"])
         epoch = settings.get("OPTIM.MAX_EPOCH")
-        if epoch is None or settings.get("TEST.FINAL_MODEL") == "best_val":
+        by_steps = settings.get("OPTIM.STEPS_PER_SHOT")
+        if epoch is None or by_steps or settings.get("TEST.FINAL_MODEL") == "best_val":
             return None
         if not isinstance(epoch, int) or isinstance(epoch, bool) or epoch < 0:
             raise ValueError(f"{file}: OPTIM.MAX_EPOCH is {describe(epoch)}, expected a number of epochs")

@@ -1,10 +1,11 @@
 """The state of a job, read from its run folder."""
 
 import json
+import math
 import os
 import socket
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -114,9 +115,17 @@ def _progress(folder: Path, host: str) -> JobState:
     """How far a running job is, from what it has written."""
     try:
         rows = [json.loads(line) for line in (folder / "history.jsonl").read_text(encoding="utf-8").splitlines()]
-        epochs = int(read_settings(folder / "config.yaml")["OPTIM.MAX_EPOCH"])
+        epochs = _epochs(read_settings(folder / "config.yaml"), rows)
         pace = sum(row["seconds"] for row in rows) / len(rows) if rows else None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError, RecursionError):
         return JobState("running", host=host)
-    left = None if pace is None else pace * (epochs - len(rows))
-    return JobState("running", epoch=f"{len(rows)}/{epochs}", seconds_left=left, host=host)
+    left = None if pace is None or epochs is None else pace * (epochs - len(rows))
+    return JobState("running", epoch=f"{len(rows)}/{epochs or '?'}", seconds_left=left, host=host)
+
+
+def _epochs(settings: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> int | None:
+    """The epochs of a training; None if a number of steps decides on them, and no epoch has told its own yet."""
+    steps = int(settings.get("OPTIM.STEPS_PER_SHOT") or 0) * int(settings.get("DATASET.NUM_SHOTS") or 0)
+    if steps <= 0:
+        return int(settings["OPTIM.MAX_EPOCH"])
+    return math.ceil(steps / rows[0]["steps"]) if rows else None

@@ -139,7 +139,7 @@ class ClipTrainer(TrainerX):
         root = self.checkpoint_root()
         self.scaler = self.precision.grad_scaler() if learned else None
         self.optim = self.make_optimizer(self.param_groups(learned)) if learned else None
-        self.sched = build_lr_scheduler(self.optim, cfg.OPTIM) if learned else None
+        self.sched = build_lr_scheduler(self.optim, cfg.OPTIM, self.lr_changes()) if learned else None
         if not learned:
             self.max_epoch = 0
         if own_tensors(root, self.model.pretrained_tensors()):
@@ -197,7 +197,7 @@ class ClipTrainer(TrainerX):
         with self.precision.autocast():
             logits, terms = self.losses(image, label)
         loss = self.update(terms)
-        if self.batch_idx + 1 == self.num_batches:
+        if setting(self.cfg, "OPTIM.LR_STEP") == "iteration" or self.batch_idx + 1 == self.num_batches:
             self.update_lr()
         reported = {"loss": loss, **terms, "acc": compute_accuracy(logits, label)[0]}
         return {name: value.item() for name, value in reported.items()}

@@ -142,6 +142,8 @@ def _loader(sampler: str, sampling: bool = True) -> CN:
         node.N_DOMAIN = 0
         # RandomClassSampler: images per class in a batch
         node.N_INS = 16
+        # Leave out the last batch of an epoch if it is incomplete and not the only one
+        node.DROP_LAST = True
     return node
 
 
@@ -206,7 +208,14 @@ def _optim() -> CN:
     # single_step: the last entry is the period (-1: MAX_EPOCH); multi_step: the epochs
     node.STEPSIZE = (-1,)
     node.GAMMA = 0.1
+    # cosine: the rate that it ends with
+    node.LR_MIN = 0.0
+    # When the rate changes: after every epoch, or (cosine without warm-up) after every iteration
+    node.LR_STEP = "epoch"
     node.MAX_EPOCH = 10
+    # Optimizer steps for each of DATASET.NUM_SHOTS shots, instead of MAX_EPOCH epochs; the last epoch ends early.
+    # 0, or without shots: MAX_EPOCH epochs
+    node.STEPS_PER_SHOT = 0
     # 0 or -1: no warm-up
     node.WARMUP_EPOCH = -1
     # constant, linear

@@ -95,6 +95,7 @@ RANGES: dict[str, Check] = {
     **{f"DATALOADER.{loader}.BATCH_SIZE": BATCH for loader in ("TRAIN_X", "TRAIN_U", "TEST")},
     **{f"DATALOADER.{loader}.N_DOMAIN": whole(0, MANY) for loader in ("TRAIN_X", "TRAIN_U")},
     **{f"DATALOADER.{loader}.N_INS": BATCH for loader in ("TRAIN_X", "TRAIN_U")},
+    **{f"DATALOADER.{loader}.DROP_LAST": flag() for loader in ("TRAIN_X", "TRAIN_U")},
     "DATALOADER.TRAIN_U.SAME_AS_X": flag(),
     "MODEL.INIT_WEIGHTS": text(),
     "MODEL.BACKBONE.NAME": text(),
@@ -121,7 +122,10 @@ RANGES: dict[str, Check] = {
     "OPTIM.LR_SCHEDULER": one_of("single_step", "multi_step", "cosine"),
     "OPTIM.STEPSIZE": list_of(whole(1, MANY, or_else={-1: "MAX_EPOCH"}), least=1),
     "OPTIM.GAMMA": number(above=0, high=1),
+    "OPTIM.LR_MIN": NOT_NEGATIVE,
+    "OPTIM.LR_STEP": one_of("epoch", "iteration"),
     "OPTIM.MAX_EPOCH": EPOCHS,
+    "OPTIM.STEPS_PER_SHOT": whole(0, MANY),
     "OPTIM.WARMUP_EPOCH": whole(0, MANY, or_else={-1: "no warm-up"}),
     "OPTIM.WARMUP_TYPE": one_of("constant", "linear"),
     "OPTIM.WARMUP_CONS_LR": RATE,
@@ -197,6 +201,8 @@ def _combinations(cfg: CfgNode) -> Iterator[str]:
     steps = list(optim.STEPSIZE)
     if optim.LR_SCHEDULER == "multi_step" and (steps[0] < 1 or steps != sorted(set(steps))):
         yield f"OPTIM.STEPSIZE: {steps}, expected ascending epochs from 1 for OPTIM.LR_SCHEDULER multi_step"
+    if optim.LR_STEP == "iteration" and (optim.LR_SCHEDULER != "cosine" or optim.WARMUP_EPOCH > 0):
+        yield "OPTIM.LR_STEP: iteration, expected OPTIM.LR_SCHEDULER cosine and OPTIM.WARMUP_EPOCH 0 with it"
     if optim.NAME == "sgd" and optim.SGD_NESTEROV and not (optim.MOMENTUM > 0 and optim.SGD_DAMPNING == 0):
         yield "OPTIM.SGD_NESTEROV: True, expected OPTIM.MOMENTUM above 0 and OPTIM.SGD_DAMPNING 0 with it"
     if "gaussian_blur" in cfg.INPUT.TRANSFORMS and min(cfg.INPUT.SIZE) <= cfg.INPUT.GB_K // 2:

@@ -31,6 +31,7 @@ def build_data_loader(
     tfm: Any = None,
     is_train: bool = True,
     dataset_wrapper: Callable[..., TorchDataset] | None = None,
+    drop_last: bool = True,
 ) -> Loader:
     """Build a loader of ``data_source``.
 
@@ -38,12 +39,13 @@ def build_data_loader(
         cfg: DATALOADER.NUM_WORKERS, USE_CUDA, DATASET.ON_BAD_IMAGE and the keys that the wrapper reads.
         sampler_type: a name of ``samplers.AVAI_SAMPLERS``.
         data_source: the items.
-        batch_size: items per batch; an incomplete last batch of training data is dropped unless it is the only one.
+        batch_size: items per batch.
         n_domain: domains per batch (RandomDomainSampler).
         n_ins: items per class in a batch (RandomClassSampler).
         tfm: transform, or list of transforms.
         is_train: whether this is training data.
         dataset_wrapper: called instead of DatasetWrapper, with the same arguments.
+        drop_last: leave out an incomplete last batch of training data, unless it is the only one.
 
     Raises:
         ValueError: ``data_source`` is empty or None.
@@ -67,7 +69,7 @@ def build_data_loader(
         ),
         num_workers=num_workers,
         persistent_workers=is_train and num_workers > 0 and not published,
-        drop_last=is_train and len(data_source) >= batch_size,
+        drop_last=is_train and drop_last and len(data_source) >= batch_size,
         pin_memory=torch.cuda.is_available() and cfg.USE_CUDA,
     )
 
@@ -104,6 +106,7 @@ class DataManager:
                 tfm=tfm_train,
                 is_train=True,
                 dataset_wrapper=dataset_wrapper,
+                drop_last=node.get("DROP_LAST", True),  # upstream's tree has no such key
             )
 
         def eval_loader(data_source: list[Datum] | None) -> Loader | None:

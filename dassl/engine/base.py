@@ -46,6 +46,7 @@ class TrainerBase:
     start_epoch: int
     epoch: int
     max_epoch: int
+    max_steps: int
 
     def __init__(self) -> None:
         self._models: OrderedDict[str, nn.Module] = OrderedDict()

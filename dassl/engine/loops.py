@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterable, Iterator
 from datetime import timedelta
+from itertools import islice
 from typing import Any
 
 import torch
@@ -20,12 +21,17 @@ def run_steps(trainer: SimpleTrainer, batches: Iterable[tuple[Any, ...]], num_ba
 
     Args:
         batches: for every step a tuple of one batch from each loader.
+        num_batches: of an epoch; the last one ends where ``trainer.max_steps`` are done.
     """
     if num_batches == 0:
         raise ValueError(
             f"The training data of {trainer.cfg.DATASET.NAME or 'the dataset'} make no batch: are there any images"
             " (DATASET.ROOT, DATASET.NUM_SHOTS, DATASET.SUBSAMPLE_CLASSES)?"
         )
+    first = trainer.epoch * num_batches  # step of this epoch's first batch
+    if trainer.max_steps:
+        num_batches = min(num_batches, trainer.max_steps - first)
+        batches = islice(batches, num_batches)
     trainer.set_model_mode("train")
     trainer.num_batches = num_batches
     record = trainer.run_record
@@ -51,11 +57,12 @@ def run_steps(trainer: SimpleTrainer, batches: Iterable[tuple[Any, ...]], num_ba
                 f" time {batch_time.val:.3f} ({batch_time.avg:.3f}) data {data_time.val:.3f} ({data_time.avg:.3f})"
                 f" {losses} lr {lr:.4e} eta {eta}"
             )
-        n_iter = trainer.epoch * num_batches + trainer.batch_idx
+        n_iter = first + trainer.batch_idx
         for name, meter in losses.meters.items():
             trainer.write_scalar(f"train/{name}", meter.avg, n_iter)
         trainer.write_scalar("train/lr", lr, n_iter)
         record.lr = lr
+        record.steps += 1
         record.images += sum(len(batch["img"] if "img" in batch else batch["label"]) for batch in parts)
         end = time.time()
     record.losses = {name: meter.avg for name, meter in losses.meters.items()}

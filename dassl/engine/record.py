@@ -23,7 +23,8 @@ class RunRecord:
         best_result: the highest validation result so far.
         fit_seconds: what the hook ``fit`` took.
         training: whether a run is between its start and its last epoch's end, so that a test is a validation.
-        losses, lr, images: of the current epoch: averages by name, the last learning rate, the number of images.
+        losses, lr, steps, images: of the current epoch: averages by name, the last learning rate, numbers of optimizer
+            steps and images.
         split, result, test_seconds: of the last test.
         results_written: whether results.json was written since the last test began.
         data: what identifies the training images, once it was looked up.
@@ -49,7 +50,7 @@ class RunRecord:
         """Forget the measurements of the last epoch and start the clock."""
         self.losses: dict[str, float] = {}
         self.lr: float | None = None
-        self.images = 0
+        self.steps = self.images = 0
         self._epoch_start = time.perf_counter()
 
     def end_epoch(self, epoch: int) -> None:
@@ -60,6 +61,7 @@ class RunRecord:
                 "epoch": epoch,
                 "losses": self.losses,
                 "lr": self.lr,
+                "steps": self.steps,
                 "seconds": seconds,
                 "images_per_second": self.images / seconds,
             }
@@ -144,6 +146,7 @@ def record_schema() -> Any:
         Required("epoch"): whole(1),
         Required("losses"): {str: OneOf(int, float)},  # a metric may be NaN
         Required("lr"): OneOf(None, number),
+        Required("steps"): whole(0),
         Required("seconds"): number,
         Required("images_per_second"): number,
     }

@@ -68,6 +68,7 @@ def collect_results(
         "shots": cfg.DATASET.NUM_SHOTS,
         "precision": precision or node.get("PREC"),
         "epoch": epoch,
+        "steps": sum(row["steps"] for row in record.history) if record.history else None,
         "correct": evaluation.get("correct"),
         "total": evaluation.get("total"),
         "accuracy": None if record.result is None else float(record.result),

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from dassl.config import setting
 from dassl.data import DataManager
 from dassl.engine.attributes import MethodAttributes
 from dassl.engine.base import TrainerBase
@@ -34,6 +35,7 @@ class SimpleTrainer(TrainerBase):
         train_loader_x, train_loader_u, val_loader, test_loader: data; u and val may be None.
         num_classes, num_source_domains, lab2cname: of the dataset.
         epoch, batch_idx, num_batches: the current epoch and batch, counted from 0, and batches per epoch.
+        max_epoch, max_steps: when the training ends; 0 steps: after its epochs.
         run_record: what the run has measured.
     """
 
@@ -51,6 +53,7 @@ class SimpleTrainer(TrainerBase):
         self.output_dir = cfg.OUTPUT_DIR
         self.start_epoch = self.epoch = self.batch_idx = self.num_batches = 0
         self.max_epoch = cfg.OPTIM.MAX_EPOCH
+        self.max_steps = 0
         self.time_start: float | None = None
         self.run_record = RunRecord()
         self.dm: Any = None
@@ -69,6 +72,7 @@ class SimpleTrainer(TrainerBase):
         if cfg.TRAIN.PRINT_FREQ < 1:
             raise ValueError(f"TRAIN.PRINT_FREQ is {cfg.TRAIN.PRINT_FREQ}, expected a number of batches from 1 on")
         self.build_data_loader()
+        self._plan_steps()
         if cfg.TEST.SPLIT == "val" and not cfg.TEST.NO_TEST:
             self._evaluation_loader("val")
         self.build_model()
@@ -103,6 +107,19 @@ class SimpleTrainer(TrainerBase):
         self.num_source_domains = dm.num_source_domains
         self.lab2cname = dm.lab2cname
         self.dm = dm
+
+    def _plan_steps(self) -> None:
+        """With OPTIM.STEPS_PER_SHOT, the number of steps decides on the number of epochs."""
+        steps = setting(self.cfg, "OPTIM.STEPS_PER_SHOT") * self.cfg.DATASET.NUM_SHOTS
+        if steps > 0:
+            self.max_steps = steps
+            self.max_epoch = math.ceil(steps / max(len(self.train_loader_x), 1))
+
+    def lr_changes(self) -> int:
+        """How often a training changes the learning rate: after every epoch or every iteration (OPTIM.LR_STEP)."""
+        if setting(self.cfg, "OPTIM.LR_STEP") == "epoch":
+            return self.max_epoch
+        return self.max_steps or self.max_epoch * len(self.train_loader_x)
 
     def build_model(self) -> None:
         """Make the model, its optimizer and scheduler, and register them."""

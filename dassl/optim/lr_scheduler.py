@@ -1,4 +1,4 @@
-"""Learning rate schedules per epoch: step, multi-step or cosine decay, after an optional warm-up.
+"""Learning rate schedules per epoch or per iteration: step, multi-step or cosine decay, after an optional warm-up.
 
 The ``state_dict`` of every scheduler has plain values only, including that of the warm-up's successor.
 """
@@ -100,24 +100,35 @@ class LinearWarmupScheduler(_BaseWarmupScheduler):
         return [lr * self.last_epoch / self.warmup_epoch for lr in self.base_lrs]
 
 
-def build_lr_scheduler(optimizer: torch.optim.Optimizer, optim_cfg: Any) -> LRScheduler:
-    """Build the scheduler of ``cfg.OPTIM``; call ``step()`` after every epoch.
+def build_lr_scheduler(optimizer: torch.optim.Optimizer, optim_cfg: Any, length: int | None = None) -> LRScheduler:
+    """Build the scheduler of ``cfg.OPTIM``; call ``step()`` after every epoch, or as OPTIM.LR_STEP says.
 
     With WARMUP_RECOUNT, the decay counts epochs from the end of the warm-up. Without it, the epochs of the warm-up
     count, too, but the rate still starts at LR: a decay that falls within the warm-up does not happen. A warm-up that
     is not shorter than the training is printed, as the rate then never reaches LR.
 
+    Args:
+        length: how often ``step()`` is called in a training, by default MAX_EPOCH times; with LR_STEP iteration
+            there is no default.
+
     Raises:
-        ValueError: unknown scheduler or warm-up type, or STEPSIZE has the wrong type for the scheduler.
+        ValueError: unknown scheduler or warm-up type, STEPSIZE has the wrong type for the scheduler, or LR_STEP is
+            iteration without a length, with a warm-up or with another decay than cosine.
     """
     check_availability(optim_cfg.LR_SCHEDULER, AVAI_SCHEDS, "OPTIM.LR_SCHEDULER")
-    scheduler = _decay(optimizer, optim_cfg)
+    if getattr(optim_cfg, "LR_STEP", "epoch") == "iteration":  # upstream's tree has no such key
+        if length is None:
+            raise ValueError("OPTIM.LR_STEP is iteration, but this trainer changes the rate per epoch: set it to epoch")
+        if optim_cfg.LR_SCHEDULER != "cosine" or optim_cfg.WARMUP_EPOCH > 0:
+            raise ValueError("OPTIM.LR_STEP iteration needs OPTIM.LR_SCHEDULER cosine and OPTIM.WARMUP_EPOCH 0")
+    length = optim_cfg.MAX_EPOCH if length is None else length
+    scheduler = _decay(optimizer, optim_cfg, length)
     if optim_cfg.WARMUP_EPOCH <= 0:
         return scheduler
-    if optim_cfg.WARMUP_EPOCH >= optim_cfg.MAX_EPOCH:
+    if length <= optim_cfg.WARMUP_EPOCH:
         print(
             f"Note: the warm-up (OPTIM.WARMUP_EPOCH {optim_cfg.WARMUP_EPOCH}) is not shorter than the training"
-            f" (OPTIM.MAX_EPOCH {optim_cfg.MAX_EPOCH}): the learning rate never reaches OPTIM.LR {optim_cfg.LR:g}"
+            f" (OPTIM.MAX_EPOCH {length}): the learning rate never reaches OPTIM.LR {optim_cfg.LR:g}"
         )
     if not optim_cfg.WARMUP_RECOUNT:
         scheduler.last_epoch = optim_cfg.WARMUP_EPOCH
@@ -127,15 +138,15 @@ def build_lr_scheduler(optimizer: torch.optim.Optimizer, optim_cfg: Any) -> LRSc
     return LinearWarmupScheduler(optimizer, scheduler, optim_cfg.WARMUP_EPOCH, optim_cfg.WARMUP_MIN_LR)
 
 
-def _decay(optimizer: torch.optim.Optimizer, optim_cfg: Any) -> LRScheduler:
+def _decay(optimizer: torch.optim.Optimizer, optim_cfg: Any, length: int) -> LRScheduler:
     stepsize = optim_cfg.STEPSIZE
     if optim_cfg.LR_SCHEDULER == "cosine":
-        return CosineAnnealingLR(optimizer, optim_cfg.MAX_EPOCH)
+        return CosineAnnealingLR(optimizer, length, eta_min=getattr(optim_cfg, "LR_MIN", 0.0))
     if optim_cfg.LR_SCHEDULER == "single_step":
         period = stepsize[-1] if isinstance(stepsize, Sequence) else stepsize
         if not isinstance(period, int):
             raise ValueError(f"OPTIM.STEPSIZE for single_step must be a whole number of epochs, not {stepsize!r}")
-        return StepLR(optimizer, period if period > 0 else optim_cfg.MAX_EPOCH, gamma=optim_cfg.GAMMA)
+        return StepLR(optimizer, period if period > 0 else length, gamma=optim_cfg.GAMMA)
     if not isinstance(stepsize, Sequence):
         raise ValueError(f"OPTIM.STEPSIZE for multi_step must be a list of epochs, not {stepsize!r}")
     return MultiStepLR(optimizer, list(stepsize), gamma=optim_cfg.GAMMA)

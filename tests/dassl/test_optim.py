@@ -60,6 +60,14 @@ def test_cosine_after_warm_up() -> None:
     assert rates(optimizer, build_lr_scheduler(optimizer, cfg), 6) == pytest.approx([0.01, 0.1, *cosine], abs=1e-15)
 
 
+def test_cosine_per_iteration() -> None:
+    """lr(t) = low + (base - low) (1 + cos(pi t / T)) / 2 over T steps, whatever MAX_EPOCH is."""
+    cfg = optim_cfg(LR_SCHEDULER="cosine", LR_STEP="iteration", LR_MIN=0.01, MAX_EPOCH=3)
+    optimizer = sgd(0.2)
+    expected = [0.01 + 0.19 * (1 + math.cos(math.pi * t / 8)) / 2 for t in range(9)]
+    assert rates(optimizer, build_lr_scheduler(optimizer, cfg, 8), 9) == pytest.approx(expected, abs=1e-15)
+
+
 @pytest.mark.parametrize("kind", ["cosine", "single_step", "multi_step"])
 @pytest.mark.parametrize("warmup", [-1, 2])
 @pytest.mark.parametrize("stop", [1, 2, 3, 5])
@@ -99,11 +107,18 @@ def test_warm_up_classes_take_the_published_arguments() -> None:
         ({"WARMUP_EPOCH": 1, "WARMUP_TYPE": "const"}, "did you mean constant"),
         ({"LR_SCHEDULER": "multi_step", "STEPSIZE": 5}, "must be a list of epochs, not 5"),
         ({"LR_SCHEDULER": "single_step", "STEPSIZE": (1.5,)}, "whole number of epochs"),
+        ({"LR_SCHEDULER": "cosine", "LR_STEP": "iteration"}, "trainer changes the rate per epoch: set it to epoch"),
     ],
 )
 def test_bad_schedules(changes, message) -> None:
     with pytest.raises(ValueError, match=message):
         build_lr_scheduler(sgd(), optim_cfg(**changes))
+
+
+@pytest.mark.parametrize("changes", [{"LR_SCHEDULER": "single_step"}, {"LR_SCHEDULER": "cosine", "WARMUP_EPOCH": 1}])
+def test_schedules_that_are_not_per_iteration(changes) -> None:
+    with pytest.raises(ValueError, match=r"LR_STEP iteration needs OPTIM\.LR_SCHEDULER cosine"):
+        build_lr_scheduler(sgd(), optim_cfg(LR_STEP="iteration", **changes), 8)
 
 
 @pytest.mark.parametrize("name", AVAI_OPTIMS)

@@ -140,6 +140,7 @@ def test_all_problems_are_listed_at_once() -> None:
     [
         (("OPTIM.LR_SCHEDULER", "multi_step"), r"OPTIM.STEPSIZE: \[-1\], expected ascending"),
         (("OPTIM.LR_SCHEDULER", "multi_step", "OPTIM.STEPSIZE", "(5, 3)"), r"ascending epochs"),
+        (("OPTIM.LR_STEP", "iteration"), r"OPTIM.LR_STEP: iteration, expected OPTIM.LR_SCHEDULER cosine and"),
         (("OPTIM.NAME", "sgd", "OPTIM.SGD_NESTEROV", True, "OPTIM.MOMENTUM", 0), r"expected OPTIM.MOMENTUM above 0"),
         (
             ("INPUT.TRANSFORMS", "['gaussian_blur']", "INPUT.SIZE", "(8, 8)"),

@@ -63,6 +63,24 @@ def test_stopped_after_every_epoch(tmp_path, undisturbed) -> None:
     assert [point.step for point in events.Scalars("train/loss")] == list(range(24))
 
 
+@pytest.mark.parametrize("stop_after", [1, 2])
+def test_a_number_of_steps_ends_in_the_middle_of_an_epoch(tmp_path, stop_after) -> None:
+    """Three shots of five steps: two epochs of six batches and three batches of a third."""
+    steps = ("OPTIM.STEPS_PER_SHOT", 5, "DATASET.NUM_SHOTS", 3)
+    whole = train(tiny_cfg(tmp_path / "whole", *steps))
+    expected = everything(whole)
+    assert (whole.max_epoch, whole.step_counter) == (3, 15)
+    train(tiny_cfg(tmp_path / "cut", *steps), stop_after)
+    cut = train(tiny_cfg(tmp_path / "cut", *steps))
+    assert_same_bits(everything(cut), expected)
+    assert [row["steps"] for row in cut.history] == [6, 6, 3]
+    results = read_results(tmp_path / "cut" / "results.json")
+    assert (results["epoch"], results["steps"]) == (3, 15)
+    events = EventAccumulator(str(tmp_path / "whole" / "tensorboard"))
+    events.Reload()
+    assert [point.step for point in events.Scalars("train/loss")] == list(range(15))
+
+
 def test_resume_from_another_folder(tmp_path, undisturbed) -> None:
     train(tiny_cfg(tmp_path / "a"), 2)
     cfg = tiny_cfg(tmp_path / "b", "RESUME", str(tmp_path / "a"), "TRAIN.PRINT_FREQ", 3, "DATALOADER.NUM_WORKERS", 0)

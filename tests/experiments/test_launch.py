@@ -218,6 +218,12 @@ def test_a_running_job_of_another_process_is_seen(make):
     (job.path / "job.json").write_text(json.dumps(record))
     state = state_of(job)
     assert (state.name, state.epoch, state.seconds_left, state.host) == ("running", "2/5", 15.0, "another")
+    settings = "OPTIM:\n  MAX_EPOCH: 5\n  STEPS_PER_SHOT: 500\nDATASET:\n  NUM_SHOTS: 2\n"  # 1,000 steps
+    (job.path / "config.yaml").write_text(settings)
+    (job.path / "history.jsonl").write_text('{"epoch": 1, "steps": 300, "seconds": 4.0}\n')
+    assert (state_of(job).epoch, state_of(job).seconds_left) == ("1/4", 12.0)
+    (job.path / "history.jsonl").write_text("")
+    assert (state_of(job).epoch, state_of(job).seconds_left) == ("0/?", None)
     for path in job.path.iterdir():
         os.utime(path, (0, 0))
     assert state_of(job).name == "interrupted"  # it has written nothing for long

@@ -137,6 +137,9 @@ def test_the_last_incomplete_training_batch_is_dropped_unless_it_is_the_only_one
     assert [len(batch["label"]) for batch in make_loader(make_cfg(), items)] == [4, 4, 4, 4]
     assert [len(batch["label"]) for batch in make_loader(make_cfg(), items[:3])] == [3]
     assert [len(batch["label"]) for batch in make_loader(make_cfg(), items, is_train=False)] == [4, 4, 4, 4, 2]
+    tfm = build_transform(make_cfg(), is_train=True)
+    kept = build_data_loader(make_cfg(), "RandomSampler", items, batch_size=4, tfm=tfm, drop_last=False)
+    assert [len(batch["label"]) for batch in kept] == [4, 4, 4, 4, 2]
 
 
 def test_no_items_is_an_error():
