@@ -1,5 +1,6 @@
 """Fixtures that several folders of tests use, and the files of tests that count as slow."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,14 @@ from dassl import torchvision_import  # noqa: F401  (before any test imports tor
 @pytest.fixture(autouse=True)
 def _two_threads():
     torch.set_num_threads(2)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_features(tmp_path_factory):
+    """Runs keep features of images in a folder of the tests, not in the repository's."""
+    os.environ["FEATURES"] = str(tmp_path_factory.mktemp("features"))
+    yield
+    del os.environ["FEATURES"]
 
 
 # Files whose tests take five seconds or more together, besides single tests with the mark

@@ -2,6 +2,7 @@
 
 import importlib
 import pkgutil
+import sys
 import warnings
 from types import ModuleType
 from typing import Any
@@ -26,7 +27,8 @@ def _import_modules() -> list[ModuleType]:
     return modules
 
 
-_MODULES = _import_modules()
+# `python -m trainers.features` imports this module before its own, and needs no trainer
+_MODULES = [] if sys.argv[:1] == ["-m"] else _import_modules()
 
 
 def extend_cfg(cfg: CfgNode) -> None:

@@ -25,9 +25,9 @@ from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import first_few
 
 from .checkpoint import as_words, learned_shapes, load_learned, own_tensors
-from .features import compute_features
+from .features.compute import FeatureBatches, RunFeatures, test_loader
 from .precision import Precision
-from .prompted_clip import FrozenTowersCLIP, unit, without_prompts
+from .prompted_clip import FrozenTowersCLIP, scores_features, unit, without_prompts
 
 
 def load_backbone(name: str, activation: str = "quick_gelu") -> CLIP:
@@ -237,7 +237,44 @@ class ClipTrainer(TrainerX):
             with self.precision.autocast():
                 return without_prompts(self.model.image_encoder, image.to(self.device))
 
-        return compute_features(self.cfg, encode, items, views)
+        features = self._run_features()
+        if views:
+            return features.of_views(encode, items, views)
+        return features.of_loader(encode, test_loader(self.cfg, items))
+
+    def _run_features(self) -> RunFeatures:
+        frozen = FrozenTowersCLIP.frozen_images(self.model)  # the tower alone: these features are without prompts
+        tower, root = self.model.image_encoder, self._image_root()
+        return RunFeatures(self.cfg, tower, self.precision.name, self.device, root, frozen)
+
+    def evaluation_batches(self, split: str) -> Any:
+        """The loader; or batches with stored features, where the test would compute nothing else from the images."""
+        loader = super().evaluation_batches(split)
+        if not (self._scores_images() and scores_features(self.model) and self.model.frozen_images()):
+            return loader
+
+        def encode(image: Tensor) -> Tensor:
+            with self.precision.autocast():
+                return self.model.encode_image(image.to(self.device))
+
+        found = self._run_features().kept_of_loader(encode, loader)
+        if found is None:
+            return loader
+        features, stored = found
+        self.run_record.image_features = "stored" if stored else "computed"
+        return FeatureBatches(features, loader)
+
+    def scores(self, batch: Any) -> tuple[Any, Any]:
+        if "features" not in batch:
+            return super().scores(batch)
+        with self.precision.autocast():
+            logits = self.model.from_features(batch["features"].to(self.device))
+        return logits, batch["label"].to(self.device)
+
+    def _scores_images(self) -> bool:
+        """Whether the test is the engine's: it gives images to the model, and evaluates what that returns."""
+        names = ("test", "scores", "parse_batch_test", "model_inference")
+        return all(getattr(getattr(self, name), "__func__", None) is getattr(ClipTrainer, name) for name in names)
 
     def train_features(self) -> tuple[Tensor, Tensor]:
         """Features (N, E) of the training images, normalised, from the pretrained image tower, and labels (N,).

@@ -24,6 +24,7 @@ __all__ = [
     "odd",
     "one_of",
     "rising_fractions",
+    "switch",
     "template",
     "text",
     "whole",
@@ -42,6 +43,10 @@ def _check(expected: str, holds: Callable[[Any], bool]) -> Check:
 
 def flag() -> Check:
     return _check("True or False", lambda value: isinstance(value, bool))
+
+
+def switch() -> Check:
+    return _check('on or off (in a YAML file "on" or "off")', lambda value: value in ("on", "off"))
 
 
 def text() -> Check:

@@ -156,6 +156,8 @@ def _dataloader() -> CN:
     node.RETURN_IMG0 = False
     # MiB for caching decoded images in few-shot training, shared by all workers; 0: no cache
     node.CACHE_MB = 2048
+    # Keep features of images from a frozen image tower on disk, where they are computed once: on, off
+    node.FEATURES = "on"
     node.TRAIN_X = _loader("RandomSampler")
     node.TRAIN_U = _loader("RandomSampler")
     # Use the settings of TRAIN_X for the unlabelled data

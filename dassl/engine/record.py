@@ -26,6 +26,7 @@ class RunRecord:
         losses, lr, steps, images: of the current epoch: averages by name, the last learning rate, numbers of optimizer
             steps and images.
         split, result, test_seconds: of the last test.
+        image_features: where the last test had image features from: None, "stored" or "computed" (docs/OUTPUTS.md).
         results_written: whether results.json was written since the last test began.
         data: what identifies the training images, once it was looked up.
         config: the text of config.yaml, once this run has written it.
@@ -40,6 +41,7 @@ class RunRecord:
         self.split: str | None = None
         self.result: float | None = None
         self.test_seconds = 0.0
+        self.image_features: str | None = None
         self.results_written = False
         self.data: dict[str, Any] | None = None
         self.lock: FileLock | None = None

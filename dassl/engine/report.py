@@ -78,6 +78,7 @@ def collect_results(
         "notes": notes,
         "unreadable_images": unreadable,
         **_count_parameters(modules),
+        "image_features": record.image_features,
         "seconds": {"train": record.train_seconds, "test": record.test_seconds},
         "peak_memory_bytes": peak_memory_bytes(device),
         "device": _device_name(device),

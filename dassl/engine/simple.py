@@ -264,11 +264,11 @@ class SimpleTrainer(TrainerBase):
         self.set_model_mode("eval")
         self.evaluator.reset()
         split = "val" if (split or self.cfg.TEST.SPLIT) == "val" else "test"
-        data_loader = self._evaluation_loader(split)
+        batches = self.evaluation_batches(split)
         print(f"Evaluate on the *{split}* set")
         images: list[str] = []
         self.evaluator.images = images
-        for batch in progress(data_loader, f"evaluate {split}", len(data_loader)):
+        for batch in progress(batches, f"evaluate {split}", len(batches)):
             self.evaluator.process(*self.scores(batch))
             images += batch.get("impath", ()) if isinstance(batch, dict) else ()
         results = self.evaluator.evaluate()
@@ -288,6 +288,11 @@ class SimpleTrainer(TrainerBase):
             name, other = self.cfg.DATASET.NAME or "the dataset", "test" if split == "val" else "val"
             raise ValueError(f"TEST.SPLIT {split}: {name} has no such images. Add some, or set TEST.SPLIT {other}")
         return loader
+
+    def evaluation_batches(self, split: str) -> Any:
+        """What the test goes through, with a length: by default the loader of the split."""
+        self.run_record.image_features = None
+        return self._evaluation_loader(split)
 
     def _image_root(self) -> str:
         """The folder of the dataset, which image paths in predictions.csv are relative to."""

@@ -34,6 +34,7 @@ def test_defaults_are_the_published_ones(cfg) -> None:
         "DATASET.ON_BAD_IMAGE",
         "DATASET.TEMPLATE",
         "DATALOADER.CACHE_MB",
+        "DATALOADER.FEATURES",
         "INPUT.EXIF_ORIENTATION",
         "MODEL.BACKBONE.ACTIVATION",
         "OPTIM.ADAM_EPS",
