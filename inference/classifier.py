@@ -37,10 +37,30 @@ class Prediction(NamedTuple):
     score: float
 
 
+class Reader:
+    """Reads a path or a PIL image as the run's own test does: (3, H, W). Apart from the model, for other processes.
+
+    Attributes:
+        transform: from an RGB image to the tensor.
+    """
+
+    def __init__(self, run: Run):
+        transform = build_transform(run.cfg, is_train=False)
+        if transform is None:
+            raise ValueError(f"{run.folder}: INPUT.NO_TRANSFORM is set, so that pictures cannot become a batch")
+        self.transform = transform
+        self.upright = bool(setting(run.cfg, "INPUT.EXIF_ORIENTATION"))
+
+    def __call__(self, picture: Picture) -> Tensor:
+        if isinstance(picture, Image.Image):
+            return self.transform(to_rgb(picture))
+        return self.transform(read_image(picture, upright=self.upright))
+
+
 def load(
     run: str | Path,
     epoch: int | None = None,
-    backbone: str | None = None,
+    backbone: str | Path | None = None,
     classnames: Sequence[str] | None = None,
     device: str | None = None,
 ) -> Classifier:
@@ -75,14 +95,12 @@ class Classifier:
         run: where it comes from.
         classnames: K names.
         trainer: the run's trainer, without data; `trainer.model` is the model.
-        transform: from an RGB image to a tensor (3, H, W).
+        reader: from a picture to a tensor (3, H, W).
     """
 
     def __init__(self, run: Run, classnames: Sequence[str]):
         self.run, self.classnames = run, list(classnames)
-        self.transform = build_transform(run.cfg, is_train=False)
-        if self.transform is None:
-            raise ValueError(f"{run.folder}: INPUT.NO_TRANSFORM is set, so that pictures cannot become a batch")
+        self.reader = Reader(run)
         self.trainer = _trained(run, self.classnames)
         self.trainer.set_model_mode("eval")
 
@@ -128,7 +146,7 @@ class Classifier:
 
     @torch.no_grad()
     def logits(self, images: Tensor) -> Tensor:
-        """(B, K) in fp32 of images (B, 3, H, W) that went through `transform`, as the run's own test computes them."""
+        """(B, K) in fp32 of images (B, 3, H, W) from `reader`, as the run's own test computes them."""
         return self.trainer.model_inference(images.to(self.device)).float()
 
     @torch.no_grad()
@@ -159,17 +177,10 @@ class Classifier:
     def trainer_name(self) -> str:
         return self.run.cfg.TRAINER.NAME
 
-    def read(self, picture: Picture) -> Tensor:
-        """A picture as the model takes it, (3, H, W)."""
-        assert self.transform is not None
-        if isinstance(picture, Image.Image):
-            return self.transform(to_rgb(picture))
-        return self.transform(read_image(picture, upright=bool(setting(self.run.cfg, "INPUT.EXIF_ORIENTATION"))))
-
     def _batches(self, pictures: Picture | Sequence[Picture], batch: int) -> Iterator[Tensor]:
         given = [pictures] if isinstance(pictures, (str, Path, Image.Image)) else pictures
         for start in range(0, len(given), batch):
-            yield torch.stack([self.read(picture) for picture in given[start : start + batch]])
+            yield torch.stack([self.reader(picture) for picture in given[start : start + batch]])
 
     def _clip(self) -> FrozenTowersCLIP:
         model = self.trainer.model

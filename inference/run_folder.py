@@ -11,6 +11,7 @@ from yacs.config import CfgNode
 
 import train
 from dassl.config import merge_file, merge_options
+from dassl.config.merge import shown
 from dassl.engine.weights import existing
 from dassl.utils import first_few, read_results
 
@@ -39,7 +40,7 @@ class Run:
 
 
 def read_run(
-    path: str | Path, epoch: int | None = None, backbone: str | None = None, use_cuda: bool | None = None
+    path: str | Path, epoch: int | None = None, backbone: str | Path | None = None, use_cuda: bool | None = None
 ) -> Run:
     """Read a run's folder; a file of weights in it, or their folder, is understood, too.
 
@@ -62,7 +63,7 @@ def read_run(
         )
     cfg = read_settings(folder / CONFIG)
     if backbone:
-        cfg.MODEL.BACKBONE.NAME = backbone
+        cfg.MODEL.BACKBONE.NAME = str(backbone)
     if use_cuda is not None:
         cfg.USE_CUDA = use_cuda
     cfg.freeze()
@@ -105,8 +106,8 @@ def check_names(names: Any, source: str) -> list[str]:
         ValueError: there are none, or one is empty or no string.
     """
     if isinstance(names, str) or not isinstance(names, Sequence) or not names:
-        raise ValueError(f"{source}: expected a list of class names, not {first_few([names])}")
+        raise ValueError(f"{source}: expected a list of class names, not {shown(names)}")
     wrong = [name for name in names if not (isinstance(name, str) and name.strip())]
     if wrong:
-        raise ValueError(f"{source}: expected class names, not {first_few(wrong)}")
+        raise ValueError(f"{source}: expected class names, not {shown(wrong[0])}")
     return list(names)

@@ -130,9 +130,7 @@ def _regular_size(path: str | Path) -> int:
         found = os.stat(path)
     except (FileNotFoundError, NotADirectoryError) as error:
         dangling = f" (a link to {os.readlink(path)}, which does not exist)" if os.path.islink(path) else ""
-        raise FileNotFoundError(
-            f"No image at {path}{dangling}: check DATASET.ROOT and that the dataset is complete"
-        ) from error
+        raise FileNotFoundError(f"No image at {path}{dangling}") from error
     except (OSError, ValueError) as error:  # a circle of links, a name too long, no permission; a null character
         reason = "it is a link in a circle" if getattr(error, "errno", 0) == errno.ELOOP else _reason(error)
         raise ValueError(f"{str(path)!r} cannot be read as an image: {reason}") from error
