@@ -141,14 +141,14 @@ class RunRecord:
 
 def record_schema() -> Any:
     """The schema of a :meth:`RunRecord.state_dict`."""
-    from voluptuous import ALLOW_EXTRA, Required, Schema
+    from voluptuous import ALLOW_EXTRA, Optional, Required, Schema
     from voluptuous import Any as OneOf
 
     row = {
         Required("epoch"): whole(1),
         Required("losses"): {str: OneOf(int, float)},  # a metric may be NaN
         Required("lr"): OneOf(None, number),
-        Required("steps"): whole(0),
+        Optional("steps"): whole(0),  # runs of earlier versions have none
         Required("seconds"): number,
         Required("images_per_second"): number,
     }

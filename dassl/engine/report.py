@@ -68,7 +68,7 @@ def collect_results(
         "shots": cfg.DATASET.NUM_SHOTS,
         "precision": precision or node.get("PREC"),
         "epoch": epoch,
-        "steps": sum(row["steps"] for row in record.history) if record.history else None,
+        "steps": sum(row.get("steps", 0) for row in record.history) or None,
         "correct": evaluation.get("correct"),
         "total": evaluation.get("total"),
         "accuracy": None if record.result is None else float(record.result),

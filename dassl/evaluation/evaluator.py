@@ -1,5 +1,6 @@
 """Metrics of a test. Letters: B images of a batch, N images in all, K classes."""
 
+import random
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
@@ -116,8 +117,10 @@ class Classification(EvaluatorBase):
         Raises:
             ValueError: no sample was processed, scores are NaN or infinite, or labels are out of range.
         """
+        drawn = random.getstate()  # the import draws a number where rich is installed
         from sklearn.metrics import f1_score  # takes about a second to import
 
+        random.setstate(drawn)
         if not self._true or not sum(len(batch) for batch in self._true):
             raise ValueError("Nothing to evaluate: the split has no images")
         y_pred = torch.cat(self._pred).cpu().numpy()  # (N,)
