@@ -21,7 +21,7 @@ from .simple_tokenizer import VOCABULARY_SIZE
 ACTIVATIONS = ("quick_gelu", "gelu")
 OPEN_CLIP, TRANSFORMERS = CONFIGURATIONS = ("open_clip_config.json", "config.json")
 MAX_BYTES = 1 << 20  # of a configuration; those of the hub have a few KB
-MAX_BLOCKS = 200  # of a tower; the largest CLIP has 48
+MAX_BLOCKS = 200  # of a tower; the largest of open_clip has 56
 FITS = (
     "What fits are the towers of OpenAI's CLIP: a ViT with a class token, or a ResNet with attention pooling, and a "
     f"causal text transformer read at its end-of-text token, with CLIP's vocabulary of {VOCABULARY_SIZE:,} tokens"

@@ -265,7 +265,7 @@ def test_plain_gelu_where_it_is_asked_for_or_stated(tmp_path: Path) -> None:
     for content in (b"\xff[", b"[1]", b'{"name": "another program"}'):
         (tmp_path / "config.json").write_bytes(content)
         assert torch.equal(logits(clip.load(path, device="cpu", activation="quick_gelu")[0]), quick)
-        with pytest.raises(ValueError, match="does not tell which activation.*MODEL.BACKBONE.ACTIVATION"):
+        with pytest.raises(ValueError, match=r"does not tell which activation.*MODEL\.BACKBONE\.ACTIVATION"):
             clip.load(path, device="cpu")
     with pytest.raises(ValueError, match="'relu' is none of quick_gelu, gelu"):
         from_state_dict(tiny_weights(), activation="relu")
