@@ -40,8 +40,9 @@ class Folder:
 
         Raises:
             FileNotFoundError: there are none, or several.
+            ValueError: they are in several files.
         """
-        if usual := next(filter(None, map(self.get, WEIGHTS)), None):
+        if usual := self._usual_weights():
             return usual
         others = [path for path in sorted(self.path.iterdir()) if path.name.lower().endswith(WEIGHT_SUFFIXES)]
         if len(others) == 1:
@@ -50,6 +51,16 @@ class Folder:
             f"the folder {self.path} has none of the weights {', '.join(WEIGHTS)}, "
             + (f"but {first_few(path.name for path in others)}: give the path of one" if others else "nor any others")
         )
+
+    def _usual_weights(self) -> Path | None:
+        if usual := next(filter(None, map(self.get, WEIGHTS)), None):
+            return usual
+        if index := next(filter(None, (self.get(f"{name}.index.json") for name in WEIGHTS)), None):
+            raise ValueError(
+                f"{index} lists weights in several files, which are not read. Write them into one: "
+                'CLIPModel.from_pretrained(…).save_pretrained(FOLDER, max_shard_size="50GB")'
+            )
+        return None
 
 
 class Repository(Folder):
@@ -76,7 +87,7 @@ class Repository(Folder):
         return found
 
     def weights(self) -> Path:
-        if usual := next(filter(None, map(self.get, WEIGHTS)), None):
+        if usual := self._usual_weights():
             return usual
         raise self._missing(" or ".join(WEIGHTS))
 

@@ -165,6 +165,11 @@ def test_folders(tmp_path: Path) -> None:
     folder.mkdir()
     with pytest.raises(FileNotFoundError, match=r"the folder .*model has none of the weights .*, nor any others"):
         clip.load(folder)
+    (folder / "model.safetensors.index.json").touch()
+    with pytest.raises(
+        ValueError, match=r"model.safetensors.index.json lists weights in several files.*max_shard_size"
+    ):
+        clip.load(folder)
     save_file(in_transformers_layout(tiny_weights()), folder / "model.safetensors")
     with pytest.raises(ValueError, match=r"model.safetensors does not tell which activation"):
         clip.load(folder, device="cpu")

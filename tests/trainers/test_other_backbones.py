@@ -19,7 +19,7 @@ from trainers.backbone import load_backbone, load_clip, take_pixel_statistics
 NAME = "CLIP-small-laion2B"
 MEAN, STD = [0.5, 0.4, 0.3], [0.25, 0.5, 0.2]
 # Of each kind: prompts of both towers, of each image, of the image tower, of the classes; in the blocks; on features
-KINDS = ("maple", "cocoop", "vpt", "tcp", "promptsrc", "mma", "mmrl", "clip_lora", "tip_adapter_f", "taskres")
+KINDS = ("maple", "cocoop", "vpt", "tcp", "mma", "mmrl", "clip_lora", "tip_adapter_f")
 
 
 @pytest.fixture(scope="module")
