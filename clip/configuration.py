@@ -79,7 +79,7 @@ def describe(path: Path, get: Callable[[str], Path | None]) -> Description:
     """
     content = _read(path)
     if path.name == OPEN_CLIP:
-        return _of_open_clip(content)
+        return _of_open_clip(content, get)
     return _of_transformers(content, get)
 
 
@@ -122,23 +122,24 @@ _OF_VISION = _OF_TOWER | {
     "pos_embed_type": ("learnable", "sin_cos_2d"),
 }
 _OF_TEXT = _OF_TOWER | {
-    **dict.fromkeys(("context_length", "heads", "pad_id", "eos_id"), ANYTHING),
+    **dict.fromkeys(("context_length", "heads", "pad_id", "eos_id", "hf_tokenizer_name"), ANYTHING),
     **dict.fromkeys(("hf_model_pretrained", "hf_proj_type", "hf_pooler_type"), ANYTHING),  # only with hf_model_name
     "vocab_size": (VOCABULARY_SIZE,),
-    # the tokenizer that OpenAI's repositories of the hub have is CLIP's
-    "hf_tokenizer_name": tuple(f"openai/clip-vit-{name}" for name in ("base-patch32", "base-patch16", "large-patch14")),
     "pool_type": ("argmax",),
     "proj_type": ("linear",),
 }
 
 
-def _of_open_clip(content: JsonObject) -> Description:
+def _of_open_clip(content: JsonObject, get: Callable[[str], Path | None]) -> Description:
     if not isinstance(content.content.get("model_cfg"), dict):
         raise NoConfigurationError(f'{content.where} has no "model_cfg", as the configuration of open_clip has')
     model, pixels = content.node("model_cfg"), content.node("preprocess_cfg")
     vision, text = model.node("vision_cfg"), model.node("text_cfg")
     norms = [other for tower in (vision, text) for other in tower.node("norm_kwargs").others({"eps": ANYTHING})]
-    _check_fit(content, [*vision.others(_OF_VISION), *text.others(_OF_TEXT), *model.others(_OF_MODEL), *norms])
+    named = text.text("hf_tokenizer_name")
+    clips = not named or named.startswith("openai/clip-vit-") or "CLIPTokenizer" in _tokenizer(get, "")
+    other = [] if clips else [f"text_cfg.hf_tokenizer_name {named!r}"]
+    _check_fit(content, [*vision.others(_OF_VISION), *text.others(_OF_TEXT), *other, *model.others(_OF_MODEL), *norms])
     activation = "quick_gelu" if model.flag("quick_gelu") else "gelu"
     sizes: dict[str, Any] = {"embed_dim": model.count("embed_dim")}
     vision_heads = text_heads = None
@@ -192,7 +193,7 @@ def _of_transformers(content: JsonObject, get: Callable[[str], Path | None]) -> 
         + [f"vision_config.num_channels {n}" for n in [vision.count("num_channels", 3)] if n != 3]
         + [f"text_config.vocab_size {n}" for n in [text.count("vocab_size", VOCABULARY_SIZE)] if n != VOCABULARY_SIZE]
         + [f"text_config.eos_token_id {n}" for n in [text.content.get("eos_token_id")] if n not in _END_OF_TEXT]
-        + [f"tokenizer_class {name!r}" for name in [_tokenizer(get)] if "CLIPTokenizer" not in name],
+        + [f"tokenizer_class {name!r}" for name in [_tokenizer(get, "CLIPTokenizer")] if "CLIPTokenizer" not in name],
     )
 
     def default(value: int) -> int | None:
@@ -239,7 +240,7 @@ def _image_processor(get: Callable[[str], Path | None]) -> JsonObject:
     return _read(path).node("image_processor") if (path := get("processor_config.json")) else JsonObject({}, "")
 
 
-def _tokenizer(get: Callable[[str], Path | None]) -> str:
-    """The class of the tokenizer; CLIP's if nothing is stated."""
+def _tokenizer(get: Callable[[str], Path | None], default: str) -> str:
+    """The class of the tokenizer, `default` if none is stated."""
     path = get("tokenizer_config.json")
-    return (_read(path).text("tokenizer_class") if path else "") or "CLIPTokenizer"
+    return (_read(path).text("tokenizer_class") if path else "") or default

@@ -11,9 +11,8 @@ import torch
 from safetensors.torch import save, save_file
 
 import clip
-from clip.configuration import describe
 from clip.model import CLIP, from_state_dict
-from clip.origins import origin_of
+from clip.origins import Folder, origin_of
 from clip.search import find_weights
 from dassl.utils import download
 from tests.clip.test_weights import tiny_weights
@@ -249,10 +248,17 @@ def test_broken_and_unfit_configurations_of_transformers(tmp_path: Path, path: s
 
 
 def test_a_tokenizer_of_another_kind_is_refused(tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
     (tmp_path / "tokenizer_config.json").write_bytes(as_json({"tokenizer_class": "BertTokenizer"}))
     (tmp_path / "config.json").write_bytes(as_json(TRANSFORMERS))
     with pytest.raises(ValueError, match="does not fit: tokenizer_class 'BertTokenizer'"):
-        describe(tmp_path / "config.json", lambda file: tmp_path / file if (tmp_path / file).exists() else None)
+        folder.description()
+    named = changed(OPEN_CLIP, "model_cfg.text_cfg.hf_tokenizer_name", "lab/tokenizer")
+    (tmp_path / "open_clip_config.json").write_bytes(as_json(named))
+    with pytest.raises(ValueError, match=r"does not fit: text_cfg.hf_tokenizer_name 'lab/tokenizer'"):
+        folder.description()
+    (tmp_path / "tokenizer_config.json").write_bytes(as_json({"tokenizer_class": "CLIPTokenizerFast"}))
+    assert folder.description()
 
 
 @pytest.mark.parametrize(
