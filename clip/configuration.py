@@ -152,7 +152,7 @@ def _of_open_clip(content: JsonObject, get: Callable[[str], Path | None]) -> Des
         else:
             sizes["vision_layers"] = vision.count("layers", 12, MAX_BLOCKS)
             sizes["vision_patch_size"] = vision.side("patch_size", 16)
-        vision_heads = width // vision.count("head_width", 64)
+        vision_heads = width // vision.count("head_width", 64, most=width)
     if text.content:
         sizes |= {"context_length": text.count("context_length", 77), "transformer_width": text.count("width", 512)}
         sizes["transformer_layers"] = text.count("layers", 12, MAX_BLOCKS)

@@ -201,6 +201,7 @@ BROKEN = [  # in open_clip's configuration
     ("model_cfg.text_cfg.width", 10**12, "text_cfg.width is 1000000000000, expected a whole number"),
     ("model_cfg.text_cfg.heads", True, "text_cfg.heads is True, expected a whole number"),
     ("model_cfg.text_cfg.heads", 3, "64 cannot be divided among 3 heads"),
+    ("model_cfg.vision_cfg.head_width", 65, "head_width is 65, expected a whole number from 1 to 64"),
     ("model_cfg.vision_cfg.head_width", 0, "head_width is 0, expected a whole number"),
     ("model_cfg.vision_cfg.image_size", [32, 48], r"image_size is \[32, 48\], expected a whole number"),
     ("model_cfg.vision_cfg", [1], r"model_cfg.vision_cfg is \[1\], expected an object"),
