@@ -63,7 +63,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--config-file", help="YAML of the method, in configs/trainers/")
     add("--dataset-config-file", help="YAML of the dataset, in configs/datasets/")
     add("--trainer", help="method: MaPLe, CoOp, CoCoOp, VPT, IVLP, ZeroshotCLIP, … or a plug-in's name")
-    add("--backbone", help="CLIP model to adapt, such as ViT-B/16 or RN50, or the path of a checkpoint")
+    add("--backbone", help="CLIP to adapt: ViT-B/16, ViT-B-16/TAG (open_clip), hf-hub:OWNER/NAME, a folder or a file")
     add("--head", help="name of the head, for trainers that build one")
     add("--eval-only", action="store_true", help="test only, with the weights of --model-dir")
     add("--model-dir", default="", help="with --eval-only: folder of the training run, or one of its model files")

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .model import CLIP, build_model, convert_weights, from_state_dict, resize_positions
+from .model import CLIP, build_model, convert_weights, resize_positions
+from .origins import origin_of
 from .preprocess import Compose
 from .preprocess import preprocessing as _transform
 from .releases import MODELS as _MODELS
-from .search import find, find_activation, load_state_dict
+from .search import find, load_model
 from .simple_tokenizer import END_OF_TEXT, START_OF_TEXT
 from .simple_tokenizer import SimpleTokenizer as _Tokenizer
 
@@ -44,12 +45,13 @@ def load(
     """A CLIP model and the preprocessing of its images.
 
     Args:
-        name: one of `available_models()`, or a file of weights in OpenAI's layout.
+        name: one of `available_models()`, a model of open_clip as ARCHITECTURE/TAG, a repository of the hub as
+            hf-hub:OWNER/NAME, or a folder or file of weights in the layout of OpenAI, open_clip or transformers.
         device: device of the model; by default the GPU if there is one.
         jit: must be False; OpenAI's package can return its TorchScript archive instead of a module.
-        download_root: cache folder of the weights; `~/.cache/clip` by default.
+        download_root: cache folder of OpenAI's weights; `~/.cache/clip` by default.
         activation: "quick_gelu", or "gelu" for weights that were trained with it, such as open_clip's of LAION. By
-            default what the configuration next to the file states, else "quick_gelu".
+            default what the model's configuration states; needed for a file that is not OpenAI's and has none.
         resolution: pixels of an image's side, where it is not the one that the weights were trained with; see
             `clip.model.resize_positions`.
 
@@ -58,18 +60,20 @@ def load(
         PIL image -> (3, H, W), whose steps are the list `.transforms`.
 
     Raises:
-        ValueError: unknown name, a file that does not contain a CLIP, or `jit` is True.
+        ValueError: unknown name, weights that are none of a CLIP or whose activation is unknown, a model that does
+            not fit, or `jit` is True.
         FileNotFoundError: the weights cannot be found.
     """
     if jit:
         raise ValueError("jit=True is not supported: load with jit=False, which gives a module with the same weights")
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    weights = load_state_dict(name, download_root)
-    model = from_state_dict(weights, activation=activation or find_activation(name), copy=False)
+    model = load_model(name, activation or "", download_root)
+    description = origin_of(name).description()
     resize_positions(model, resolution or model.visual.input_resolution)
     if device.type != "cpu":
         convert_weights(model)
-    return model.to(device), _transform(model.visual.input_resolution)
+    mean, std = (description.mean, description.std) if description else (None, None)
+    return model.to(device), _transform(model.visual.input_resolution, mean, std)
 
 
 def tokenize(texts: str | Sequence[str], context_length: int = 77, truncate: bool = False) -> Tensor:

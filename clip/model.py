@@ -16,15 +16,14 @@ from torch.nn import functional as F
 
 from dassl.utils.names import first_few
 
+from .configuration import ACTIVATIONS, MAX_BLOCKS, Description, Tower
 from .packing import PackedPrompts, index_tokens
 from .resnet import ModifiedResNet
 from .text import TextEncoder
 from .transformer import LayerNorm, ResidualAttentionBlock, Transformer, VisionTransformer
 
-ACTIVATIONS = ("quick_gelu", "gelu")
 HEADS_BY_WIDTH = {1280: 16, 1408: 16, 1664: 16}  # image towers of open_clip's ViT-H, g and bigG; all others: 64 a head
 RESNET_STRIDE = 32  # pixels per cell of a ResNet's last feature map
-MAX_BLOCKS = 200  # of a tower; the largest CLIP has 48
 
 
 class CLIP(nn.Module):
@@ -86,6 +85,12 @@ class CLIP(nn.Module):
         """The precision that the towers compute in."""
         return self.visual.conv1.weight.dtype
 
+    @property
+    def activation(self) -> str:
+        """That of the text tower's MLPs: quick_gelu or gelu."""
+        mlp = self.transformer.get_submodule("resblocks.0.mlp.gelu")
+        return "gelu" if isinstance(mlp, nn.GELU) else "quick_gelu"
+
     def encode_image(self, image: Tensor) -> Tensor:
         """Image features (B, E), not normalised."""
         return self.visual(image)
@@ -138,27 +143,32 @@ def _count_blocks(weights: Mapping[str, Tensor], prefix: str) -> int:
     return count
 
 
-def _heads(width: int) -> int:
-    heads = width // 64
+def _heads(width: int, stated: int | None) -> int:
+    heads = stated or width // 64
     if heads == 0 or width % heads:
-        raise ValueError(f"a width of {width} cannot be divided among heads of 64")
+        of = f"{stated} heads" if stated else "heads of 64"
+        raise ValueError(f"a width of {width} cannot be divided among {of}")
     return heads
 
 
-def _architecture(weights: Mapping[str, Tensor]) -> dict[str, Any]:
+def _architecture(weights: Mapping[str, Tensor], description: Description) -> dict[str, Any]:
     (width,) = _shape(weights, "ln_final.weight", 1)
-    return {
+    found = {
         "embed_dim": _shape(weights, "text_projection", 2)[1],
         "context_length": _shape(weights, "positional_embedding", 2)[0],
         "vocab_size": _shape(weights, "token_embedding.weight", 2)[0],
         "transformer_width": width,
-        "transformer_heads": _heads(width),
+        "transformer_heads": _heads(width, description.text.heads),
         "transformer_layers": _count_blocks(weights, "transformer.resblocks."),
-        **_vision_architecture(weights),
+        **_vision_architecture(weights, description.vision.heads),
     }
+    other = [f"{name} {size}, not {found[name]}" for name, size in description.sizes.items() if found[name] != size]
+    if other:
+        raise ValueError(f"{description.source} states another model: {first_few(other)}")
+    return found
 
 
-def _vision_architecture(weights: Mapping[str, Tensor]) -> dict[str, Any]:
+def _vision_architecture(weights: Mapping[str, Tensor], heads: int | None) -> dict[str, Any]:
     if "visual.proj" in weights:
         width, _, patch_size, _ = _shape(weights, "visual.conv1.weight", 4)
         grid = round((_shape(weights, "visual.positional_embedding", 2)[0] - 1) ** 0.5)
@@ -166,7 +176,7 @@ def _vision_architecture(weights: Mapping[str, Tensor]) -> dict[str, Any]:
             "image_resolution": patch_size * grid,
             "vision_layers": _count_blocks(weights, "visual.transformer.resblocks."),
             "vision_width": width,
-            "vision_heads": HEADS_BY_WIDTH.get(width) or _heads(width),
+            "vision_heads": _heads(width, heads or HEADS_BY_WIDTH.get(width)),
             "vision_patch_size": patch_size,
         }
     grid = round((_shape(weights, "visual.attnpool.positional_embedding", 2)[0] - 1) ** 0.5)
@@ -175,7 +185,7 @@ def _vision_architecture(weights: Mapping[str, Tensor]) -> dict[str, Any]:
         "image_resolution": grid * RESNET_STRIDE,
         "vision_layers": tuple(_count_blocks(weights, f"visual.layer{stage}.") for stage in (1, 2, 3, 4)),
         "vision_width": width,
-        "vision_heads": _heads(width * 32),
+        "vision_heads": _heads(width * 32, heads),
         "vision_patch_size": None,
     }
 
@@ -195,6 +205,25 @@ def _check_fit(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) ->
 
 def _in_fp32(x: Tensor, copy: bool) -> Tensor:
     return x.detach().to(torch.float32 if x.is_floating_point() else x.dtype, copy=copy)
+
+
+def _set_up_blocks(transformer: Transformer, details: Tower, weights: Mapping[str, Tensor], prefix: str) -> None:
+    """Give the blocks' MLPs their activation, and the hidden width that the weights have where it is not 4 D."""
+    for i, block in enumerate(transformer.resblocks):
+        assert isinstance(block, ResidualAttentionBlock)
+        if details.activation == "gelu":
+            block.mlp.gelu = nn.GELU()
+        hidden = _shape(weights, f"{prefix}.resblocks.{i}.mlp.c_fc.bias", 1)[0]
+        if hidden != 4 * transformer.width:
+            block.mlp.c_fc = nn.Linear(transformer.width, hidden)
+            block.mlp.c_proj = nn.Linear(hidden, transformer.width)
+
+
+def _set_epsilon(model: CLIP, description: Description) -> None:
+    for name, module in model.named_modules():
+        if isinstance(module, nn.LayerNorm):
+            tower = description.vision if name.startswith("visual.") else description.text
+            module.eps = tower.layer_norm_eps
 
 
 def build_model(
@@ -219,6 +248,7 @@ def from_state_dict(
     design_details: Mapping[str, Any] | None = None,
     activation: str = "quick_gelu",
     copy: bool = True,
+    description: Description | None = None,
 ) -> CLIP:
     """A CLIP on the CPU, in fp32 and eval mode. Its architecture is inferred from the shapes of the weights.
 
@@ -231,17 +261,24 @@ def from_state_dict(
         activation: that of the blocks' MLPs, which no weights tell: "quick_gelu" for OpenAI's weights, "gelu" for
             most others, such as open_clip's that were trained on LAION.
         copy: False shares the memory of weights that are fp32 already, for a state dict that is not used elsewhere.
+        description: what the model's configuration states, instead of `activation`.
 
     Raises:
-        ValueError: the tensors are not those of a CLIP, or the activation is another one.
+        ValueError: the tensors are not those of a CLIP, or of another one than described, or the activation is
+            another one.
     """
     if activation not in ACTIVATIONS:
         raise ValueError(f"the activation {activation!r} is none of {', '.join(ACTIVATIONS)}")
+    description = description or Description().with_activation(activation)
     weights = {k: v for k, v in state_dict.items() if k not in ("input_resolution", "context_length", "vocab_size")}
     try:
-        architecture = _architecture(weights)
+        architecture = _architecture(weights, description)
         with torch.device("meta"):  # skips the random initialization, which is overwritten anyway
             model = CLIP(**architecture)
+            _set_up_blocks(model.transformer, description.text, weights, "transformer")
+            if isinstance(model.visual, VisionTransformer):
+                _set_up_blocks(model.visual.transformer, description.vision, weights, "visual.transformer")
+        _set_epsilon(model, description)
         _check_fit(weights, model.state_dict())
     except (KeyError, ValueError) as error:
         reason = f"missing: {error.args[0]}" if isinstance(error, KeyError) else error
@@ -250,9 +287,6 @@ def from_state_dict(
             "'visual.conv1.weight', 'transformer.resblocks.0.ln_1.weight' and 'text_projection'"
         ) from error
     model.load_state_dict({k: _in_fp32(v, copy) for k, v in weights.items()}, assign=True)
-    if activation == "gelu":
-        for block in (module for module in model.modules() if isinstance(module, ResidualAttentionBlock)):
-            block.mlp.gelu = nn.GELU()
     details = design_details or {}
     if details.get("vision_depth", 0) > 0 and details.get("vision_ctx", 0) > 0:
         add_vision_prompts(model, details["vision_ctx"], details["vision_depth"])

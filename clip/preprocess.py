@@ -74,6 +74,11 @@ class Compose:
         return image
 
 
-def preprocessing(n_px: int) -> Compose:
-    """PIL image of any size to (3, n_px, n_px): shorter side resized, center cropped, pixels normalized."""
-    return Compose([Resize(n_px), CenterCrop(n_px), to_rgb, to_tensor, Normalize(PIXEL_MEAN, PIXEL_STD)])
+def preprocessing(n_px: int, mean: tuple[float, ...] | None = None, std: tuple[float, ...] | None = None) -> Compose:
+    """PIL image of any size to (3, n_px, n_px): shorter side resized, center cropped, pixels normalized.
+
+    Args:
+        mean, std: of each color's pixels; by default those of OpenAI's models.
+    """
+    normalize = Normalize(mean or PIXEL_MEAN, std or PIXEL_STD)
+    return Compose([Resize(n_px), CenterCrop(n_px), to_rgb, to_tensor, normalize])

@@ -1,5 +1,7 @@
-"""The nine models that OpenAI released: file names, checksums, and the hub's copies of the same weights."""
+"""Models by name: the nine that OpenAI released, with checksums and the hub's copies, and open_clip's."""
 
+import csv
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -69,3 +71,16 @@ RELEASES = {
 # Name: address. ViT-Micro/8 is a demonstration model in this package, see docs/BACKBONES.md.
 MODELS = {name: release.url for name, release in RELEASES.items()}
 MODELS["ViT-Micro/8"] = Path(__file__).resolve().with_name("ViT-Micro-8.pt").as_uri()
+
+
+@lru_cache(maxsize=1)
+def open_clip_models() -> dict[str, dict[str, str]]:
+    """For each architecture of open_clip the tags of its weights, and the hub's repository of each.
+
+    The table is that of open_clip_torch 3.3.0. It includes models that do not fit, which their configuration tells.
+    """
+    models: dict[str, dict[str, str]] = {}
+    with open(Path(__file__).with_name("open_clip_names.csv"), encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            models.setdefault(row["architecture"], {})[row["tag"]] = row["repository"]
+    return models

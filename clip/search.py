@@ -1,11 +1,9 @@
-"""Finding a model's weights: the cache folder, OpenAI's address, the Hugging Face hub, in this order."""
+"""Finding and reading a model's weights, of OpenAI's in the cache folder, at OpenAI's address, then at the hub."""
 
 import contextlib
-import difflib
 import os
 import urllib.parse
 import urllib.request
-import warnings
 from pathlib import Path
 
 import torch
@@ -14,56 +12,79 @@ from torch import Tensor
 
 from dassl.utils.download import DownloadError, download_url, fetch_from_hub, file_checksum, hub_address
 from dassl.utils.files import atomic_write
-from dassl.utils.names import bare
 
+from .model import CLIP, from_state_dict
+from .origins import Origin, origin_of
 from .releases import HUB_FILE, MODELS, RELEASES, Release
-from .weights import read, stated_activation
+from .weights import Weights, read, read_weights
 
 DEFAULT_CACHE = "~/.cache/clip"
-WEIGHT_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".tar", ".safetensors")
+HUB_COPY = ".hub.pt"  # ends the name of the hub's copy of OpenAI's weights in the cache folder
 
 
 def load_state_dict(name_or_path: str | os.PathLike[str], download_root: str | None = None) -> dict[str, Tensor]:
     """Return the weights of a model in OpenAI's layout, on the CPU, in the precision they are stored in.
 
     Args:
-        name_or_path: one of `MODELS`, or a file (TorchScript archive, state dict, safetensors).
-        download_root: cache folder; `~/.cache/clip` by default.
+        name_or_path: one of `MODELS`, open_clip's ARCHITECTURE/TAG, hf-hub:OWNER/NAME, a folder, or a file (TorchScript
+            archive, state dict, safetensors).
+        download_root: cache folder of OpenAI's models; `~/.cache/clip` by default.
 
     Raises:
         ValueError: unknown name, or a file that does not hold such weights.
         FileNotFoundError: there is no such file, or the weights could not be found anywhere.
     """
-    name = os.fspath(name_or_path)
-    if name in MODELS:
-        return read(find(MODELS[name], download_root))
-    if os.path.isfile(name):
-        return read(Path(name))
-    if name.lower().endswith(WEIGHT_SUFFIXES):
-        raise FileNotFoundError(f"no weights file at {os.path.abspath(name)!r}; check the path")
-    spelled = {bare(model): model for model in MODELS}
-    closest = [spelled[key] for key in difflib.get_close_matches(bare(name), spelled, 3, 0.5)]
-    raise ValueError(
-        f"unknown CLIP model {name!r}: neither a name nor a file. "
-        f"Closest names: {', '.join(closest) or 'none'}. All: {', '.join(MODELS)}"
-    )
+    return read(find_weights(name_or_path, download_root))
 
 
-def find_activation(name_or_path: str | os.PathLike[str]) -> str:
-    """The activation of a model's MLPs, "quick_gelu" or "gelu": OpenAI's, or what is stated next to a file.
+def find_weights(name_or_path: str | os.PathLike[str], download_root: str | None = None) -> Path:
+    """Return the path of the weights that `load_state_dict` reads, with its arguments and errors."""
+    return _find_weights(origin_of(name_or_path), download_root)
 
-    Warns where nothing is stated, but the path names LAION, whose weights are mostly trained with "gelu".
+
+def _find_weights(origin: Origin, download_root: str | None) -> Path:
+    if origin.url:
+        return find(origin.url, download_root)
+    if origin.folder:
+        return origin.folder.weights()
+    assert origin.file
+    return origin.file
+
+
+def load_model(name_or_path: str | os.PathLike[str], activation: str = "", download_root: str | None = None) -> CLIP:
+    """Return a model as its configuration describes it, on the CPU, in fp32 and eval mode.
+
+    Args:
+        name_or_path: as for `load_state_dict`.
+        activation: "quick_gelu" or "gelu", instead of the configuration's or where there is none.
+        download_root: cache folder of OpenAI's models; `~/.cache/clip` by default.
+
+    Raises:
+        ValueError: unknown name, a model that does not fit, weights that are none of a CLIP or of another one than
+            described, or nothing states their activation.
+        FileNotFoundError: there is no such file, or the weights could not be found anywhere.
     """
-    name = os.fspath(name_or_path)
-    stated = None if name in MODELS else stated_activation(Path(name))
-    if stated is None and name not in MODELS and "laion" in name.lower():
-        warnings.warn(
-            f"{name} is read as weights with QuickGELU, OpenAI's activation; those that open_clip trained on LAION "
-            "have plain GELU unless their name says quickgelu. Set MODEL.BACKBONE.ACTIVATION (or clip.load's "
-            "activation) to gelu or quick_gelu",
-            stacklevel=3,
+    origin = origin_of(name_or_path)
+    description = origin.description()  # first, since it may say that the weights do not fit
+    path = _find_weights(origin, download_root)
+    weights = read_weights(path)
+    if description and activation:
+        description = description.with_activation(activation)
+    model = from_state_dict(weights.tensors, None, activation or "quick_gelu", copy=False, description=description)
+    if not (activation or description or origin.url or _is_of_openai(path, weights)):
+        raise ValueError(
+            f"{path} does not tell which activation it was trained with: QuickGELU, as OpenAI's weights, or GELU, as "
+            "most of open_clip's. Its features would be wrong with the other one. Set MODEL.BACKBONE.ACTIVATION "
+            "(clip.load's activation) to quick_gelu or gelu, or put the model's open_clip_config.json or config.json "
+            "next to the file"
         )
-    return stated or "quick_gelu"
+    return model
+
+
+def _is_of_openai(path: Path, weights: Weights) -> bool:
+    """Whether a file is one of OpenAI's archives or, by its name, the hub's copy of one."""
+    copies = [_hub_copy(path.parent, release.file) for release in RELEASES.values()]
+    return weights.of_openai or path in copies or path.as_uri() in MODELS.values()
 
 
 def find(url: str, download_root: str | None = None) -> Path:
@@ -107,7 +128,7 @@ def find(url: str, download_root: str | None = None) -> Path:
 
 
 def _hub_copy(root: Path, file: str) -> Path:
-    return root / f"{Path(file).stem}.hub.pt"
+    return root / f"{Path(file).stem}{HUB_COPY}"
 
 
 def _cached(root: Path, file: str, release: Release | None, tried: list[str]) -> Path | None:

@@ -35,7 +35,16 @@ class TextEncoder(nn.Module):
         Args:
             embeddings: (U, Dt) or (G, U, Dt), the table that `layout.token_index` points into.
             deep: prompt tokens that enter before given blocks; None for none, `OWN` for the tower's own.
+
+        Raises:
+            ValueError: a prompt is longer than the context length.
         """
+        longest = layout.prefix_length + max(bucket.length for bucket in layout.buckets)
+        if longest > len(self.positional_embedding):
+            raise ValueError(
+                f"a prompt of {longest} tokens does not fit this CLIP's context length of "
+                f"{len(self.positional_embedding)}: shorten the class names, or the words or tokens around them"
+            )
         x = embeddings if embeddings.dim() == 3 else embeddings[None]
         x = x.index_select(1, layout.token_index) + self.positional_embedding[layout.positions]  # (G, S + R, Dt)
         x = x.to(self.text_projection.dtype)

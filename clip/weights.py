@@ -1,10 +1,9 @@
 """Reading weights: every common file format becomes plain CPU tensors, and no code in the file is executed."""
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,8 +13,10 @@ from dassl.utils.safe_load import Placeholder, read_plain
 
 from .transformers_layout import is_transformers_layout, to_openai
 
-# OpenAI's archives hold the first three numbers as tensors; some exports keep constants
-NOT_WEIGHTS = re.compile(r"input_resolution|context_length|vocab_size|(.+\.)?(attn_mask|position_ids)")
+# OpenAI's archives hold these numbers as tensors, no other files do; some exports keep constants
+NUMBERS = ("input_resolution", "context_length", "vocab_size")
+NOT_WEIGHTS = re.compile(rf"{'|'.join(NUMBERS)}|(.+\.)?(attn_mask|position_ids)")
+CUSTOM_TEXT = "text."  # of the text tower in open_clip's CustomTextCLIP
 WRAPPERS = ("state_dict", "model_state_dict", "model")  # keys that training scripts save weights under
 PREFIXES = re.compile(r"(?:(?:module|model|clip_model|clip|_orig_mod)\.)+")  # of modules around the model
 WEIGHT_TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -23,7 +24,19 @@ MAX_HEADER = 100_000_000  # bytes, as in safetensors
 SHARING = 4  # times the file's size that its tensors may have together, where they share bytes
 
 
+class Weights(NamedTuple):
+    """What a file of weights holds."""
+
+    tensors: dict[str, Tensor]  # under OpenAI's names
+    of_openai: bool  # whether it has the three numbers that OpenAI's archives have
+
+
 def read(path: Path) -> dict[str, Tensor]:
+    """The tensors that `read_weights` returns."""
+    return read_weights(path).tensors
+
+
+def read_weights(path: Path) -> Weights:
     """Return the weights of a TorchScript archive, a state dict saved by `torch.save`, or safetensors.
 
     The state dict may be inside `WRAPPERS`, and its names may have `PREFIXES`. Names of Hugging Face transformers
@@ -48,12 +61,18 @@ def read(path: Path) -> dict[str, Tensor]:
             + (f"other values at {', '.join(others[:5])}" if others else "nothing")
         )
     named: dict[str, Any] = {}
+    numbers = set()
     for key, value in tensors.items():
         name = PREFIXES.sub("", str(key), count=1) if PREFIXES.match(str(key)) else str(key)
         if name in named:
             raise ValueError(f"{path} holds {name!r} more than once, as {key!r} and without or with another prefix")
         if not NOT_WEIGHTS.fullmatch(name):
             named[name] = value
+        elif name in NUMBERS:
+            numbers.add(name)
+    if f"{CUSTOM_TEXT}token_embedding.weight" in named:
+        outside = {name.removeprefix(CUSTOM_TEXT): value for name, value in named.items()}
+        named = outside if len(outside) == len(named) else named
     if "text_projection" not in named and any("prompt_learner." in name or name == "ctx" for name in named):
         raise ValueError(
             f"{path} is the checkpoint of a trainer, with what it learned: {first_few(named)}. Pass its run folder as "
@@ -61,10 +80,8 @@ def read(path: Path) -> dict[str, Tensor]:
         )
     _check_weights(path, named, size)
     weights = {name: tensor.detach() for name, tensor in named.items()}
-    if not is_transformers_layout(weights):
-        return weights
     try:
-        return to_openai(weights)
+        return Weights(to_openai(weights) if is_transformers_layout(weights) else weights, len(numbers) == len(NUMBERS))
     except ValueError as error:
         raise ValueError(f"cannot read weights from {path} ({size:,} bytes): {error}") from error
 
@@ -152,24 +169,3 @@ def _not_finite(named: Mapping[str, Tensor]) -> Iterator[str]:
             limit = torch.finfo(torch.float32).max  # the precision that weights are read into
             if not -limit <= low.item() <= high.item() <= limit:
                 yield name
-
-
-def stated_activation(path: Path) -> str | None:
-    """The activation that the configuration next to a weights file states: "quick_gelu" or "gelu", None without one.
-
-    `open_clip_config.json` and `config.json` are the names that the Hugging Face Hub has for it.
-    """
-    for file in ("open_clip_config.json", "config.json"):
-        try:
-            content = json.loads((path.parent / file).read_bytes()[:MAX_HEADER])
-        except (OSError, ValueError, RecursionError):
-            continue
-        if not isinstance(content, dict):
-            continue
-        if isinstance(model := content.get("model_cfg"), dict):  # open_clip; plain GELU is its default
-            return "quick_gelu" if model.get("quick_gelu") is True else "gelu"
-        nodes = [content.get("vision_config"), content.get("text_config"), content]
-        stated = [node["hidden_act"] for node in nodes if isinstance(node, dict) and "hidden_act" in node]
-        if stated and stated[0] in ("quick_gelu", "gelu"):
-            return stated[0]
-    return None

@@ -34,7 +34,11 @@ __all__ = [
 OWN_DATA = ("image_folder", "split_file")
 
 # Settings that learned weights depend on, apart from the trainer's own: a test takes them from the training
-MODEL_SETTINGS = (*("MODEL.BACKBONE.NAME", "INPUT.SIZE", "INPUT.INTERPOLATION", "INPUT.PIXEL_MEAN", "INPUT.PIXEL_STD"),)
+UNSET = {"MODEL.BACKBONE.ACTIVATION": "", "MODEL.BACKBONE.PIXEL_MEAN": (), "MODEL.BACKBONE.PIXEL_STD": ()}
+MODEL_SETTINGS = (
+    *("MODEL.BACKBONE.NAME", "INPUT.SIZE", "INPUT.INTERPOLATION", "INPUT.PIXEL_MEAN", "INPUT.PIXEL_STD"),
+    *UNSET,  # with their defaults, since no config file has them
+)
 
 
 @dataclass(frozen=True)
@@ -172,7 +176,8 @@ class Job:
         pairs: list[str] = []
         for key, value in trained.items():
             depends = key in MODEL_SETTINGS or key.startswith(nodes)
-            if depends and key not in self.options[::2] and value is not None and not same(key, value, files.get(key)):
+            usual = files.get(key, UNSET.get(key))
+            if depends and key not in self.options[::2] and value is not None and not same(key, value, usual):
                 pairs += [key, str(value)]
         return tuple(pairs)
 

@@ -1,5 +1,6 @@
 """A local HTTP server that can drop connections, ignore ranges, pause, fail, and act as a model hub."""
 
+import hashlib
 import re
 import time
 from collections.abc import Iterator
@@ -74,7 +75,7 @@ def _handler(server: FileServer) -> type[BaseHTTPRequestHandler]:
                 self.send_header("Content-Length", str(len(content) - start))
             for name, value in server.headers.items():
                 self.send_header(name, value)
-            self.send_header("ETag", '"0123456789abcdef"')  # required by the hub's clients
+            self.send_header("ETag", f'"{hashlib.md5(content).hexdigest()}"')  # the hub's clients store a file under it
             self.send_header("X-Repo-Commit", "0" * 40)
             self.end_headers()
             if body and server.endless:

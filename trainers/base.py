@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from functools import reduce
 from operator import add
@@ -13,10 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from yacs.config import CfgNode
 
-import clip
 from clip.draws import draw_as_built
-from clip.model import CLIP, from_state_dict, resize_positions
-from clip.search import find_activation, load_state_dict
+from clip.model import CLIP
+from clip.origins import origin_of
 from dassl.config import setting
 from dassl.data.datasets import Datum
 from dassl.engine import TRAINER_REGISTRY, TrainerX
@@ -24,47 +22,11 @@ from dassl.metrics import compute_accuracy
 from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import first_few
 
+from .backbone import load_backbone, load_clip, take_pixel_statistics  # noqa: F401  (plug-ins import them from here)
 from .checkpoint import as_words, learned_shapes, load_learned, own_tensors
 from .features.compute import FeatureBatches, RunFeatures, test_loader
 from .precision import Precision
 from .prompted_clip import FrozenTowersCLIP, scores_features, unit, without_prompts
-
-
-def load_backbone(name: str, activation: str = "quick_gelu") -> CLIP:
-    """The backbone of that name or file, in fp32 on the CPU; errors name the option that it comes from."""
-    if not name:
-        raise ValueError("no MODEL.BACKBONE.NAME is set: give --config-file, or --backbone such as ViT-B/16")
-    try:
-        return from_state_dict(load_state_dict(name), activation=activation, copy=False)
-    except (ValueError, FileNotFoundError) as error:
-        kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
-        raise kind(f"MODEL.BACKBONE.NAME (--backbone) is {name!r}: {error}") from error
-
-
-def load_clip(cfg: CfgNode) -> CLIP:
-    """The backbone of `cfg`, frozen, in fp32 on the CPU, for images of `INPUT.SIZE`.
-
-    Raises:
-        ValueError: there is no such backbone, or it cannot take images of that size.
-    """
-    name, size = cfg.MODEL.BACKBONE.NAME, tuple(cfg.INPUT.SIZE)
-    activation = setting(cfg, "MODEL.BACKBONE.ACTIVATION") or find_activation(name)
-    model = load_backbone(name, activation).requires_grad_(False)
-    side = model.visual.input_resolution
-    if size != (side, side):
-        if len(set(size)) != 1 or len(size) != 2:
-            raise ValueError(
-                f"INPUT.SIZE is {size}, but the backbone {name} takes square images, of {side} x {side} pixels unless "
-                f'told otherwise: pass INPUT.SIZE "({side}, {side})"'
-            )
-        resize_positions(model, size[0])
-        print(
-            f"INPUT.SIZE is {size}, but {name} was trained on images of {side} x {side} pixels: its position "
-            "embeddings are interpolated, and accuracies are not those published"
-        )
-    if activation != "quick_gelu":
-        print(f"The activation of {name} is {activation}")
-    return model
 
 
 class ClipTrainer(TrainerX):
@@ -114,10 +76,8 @@ class ClipTrainer(TrainerX):
         return self.model
 
     def check_cfg(self, cfg: CfgNode) -> None:
-        """An unknown backbone is an error before the data are read."""
-        name = cfg.MODEL.BACKBONE.NAME
-        if name not in clip.available_models() and not os.path.isfile(name):
-            load_backbone(name)
+        """An unknown backbone is an error before the data are read, and its pixel statistics are known then."""
+        take_pixel_statistics(cfg)
 
     def load_clip(self) -> CLIP:
         """The frozen backbone that `build_model` adds to, in fp32 on the CPU."""
@@ -286,9 +246,8 @@ class ClipTrainer(TrainerX):
         return unit(self.features_of(items).to(self.device)), labels
 
     def belongs_to(self) -> dict[str, Any]:
-        """The backbone, by name or, for a weights file, by file name; the classes of class-specific contexts."""
-        name = self.cfg.MODEL.BACKBONE.NAME
-        backbone = {"backbone": name if name in clip.available_models() else os.path.basename(name)}
+        """The backbone by name, or by the last part of a path; the classes of class-specific contexts."""
+        backbone = {"backbone": origin_of(self.cfg.MODEL.BACKBONE.NAME).label}
         class_specific = self.options_of(self.cfg).get("CSC", False)
         return backbone | ({"classes": list(self.dm.dataset.classnames)} if class_specific else {})
 

@@ -107,12 +107,19 @@ def one_of(*choices: str) -> Check:
     return check
 
 
-def list_of(item: Check, count: int | None = None, least: int = 0) -> Check:
-    """A list or tuple, each entry of which passes ``item``: of ``count`` entries, or of at least ``least``."""
+def list_of(item: Check, count: int | None = None, least: int = 0, or_empty: bool = False) -> Check:
+    """A list or tuple, each entry of which passes ``item``: of ``count`` entries, or of at least ``least``.
+
+    Args:
+        or_empty: one without entries passes, too.
+    """
     length = f"{count} entries" if count is not None else f"at least {least} entries" if least else "entries"
+    length += " or none" if or_empty else ""
 
     def check(value: Any) -> Any:
         expected = f"a list of {length}, each {item.__doc__}"
+        if isinstance(value, (list, tuple)) and not value and or_empty:
+            return value
         fits = isinstance(value, (list, tuple)) and (len(value) == count if count is not None else len(value) >= least)
         if not fits:
             raise Invalid(expected)

@@ -172,9 +172,12 @@ def _model() -> CN:
     node.INIT_WEIGHTS = ""
     node.BACKBONE = CN()
     node.BACKBONE.NAME = ""
-    # Activation of CLIP's MLPs: quick_gelu (OpenAI's weights) or gelu (open_clip's of LAION); "": what the
-    # configuration next to the weights file states, else quick_gelu
+    # Activation of CLIP's MLPs: quick_gelu (OpenAI's weights) or gelu (most of open_clip's); "": what the model's
+    # configuration states. Weights of which nothing states it need it
     node.BACKBONE.ACTIVATION = ""
+    # Pixel statistics used instead of those in INPUT; (): what the model's configuration states, else those in INPUT
+    node.BACKBONE.PIXEL_MEAN = ()
+    node.BACKBONE.PIXEL_STD = ()
     node.BACKBONE.PRETRAINED = True
     node.HEAD = CN()
     # "": no head

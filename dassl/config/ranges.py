@@ -103,6 +103,8 @@ RANGES: dict[str, Check] = {
     "MODEL.BACKBONE.NAME": text(),
     "MODEL.BACKBONE.PRETRAINED": flag(),
     "MODEL.BACKBONE.ACTIVATION": one_of("", "quick_gelu", "gelu"),
+    "MODEL.BACKBONE.PIXEL_MEAN": list_of(number(), count=3, or_empty=True),
+    "MODEL.BACKBONE.PIXEL_STD": list_of(number(above=0), count=3, or_empty=True),
     "MODEL.HEAD.NAME": text(),
     "MODEL.HEAD.HIDDEN_LAYERS": list_of(whole(1, MANY)),
     "MODEL.HEAD.ACTIVATION": one_of("relu", "leaky_relu", "gelu", "tanh"),

@@ -18,7 +18,7 @@ from .datasets import DatasetBase, Datum, build_dataset
 from .image_cache import ImageCache
 from .loader import BadImageError, LoadedItems, Loader
 from .samplers import build_sampler
-from .transforms import INTERPOLATION_MODES, build_transform
+from .transforms import INTERPOLATION_MODES, build_transform, normalization
 
 
 def build_data_loader(
@@ -190,7 +190,7 @@ class DatasetWrapper(TorchDataset):
             raise ValueError(f"DATALOADER.K_TRANSFORMS is {self.k_tfm}, but there is no transform to repeat")
         steps = [T.Resize(cfg.INPUT.SIZE, interpolation=INTERPOLATION_MODES[cfg.INPUT.INTERPOLATION]), T.ToTensor()]
         if "normalize" in cfg.INPUT.TRANSFORMS:
-            steps.append(T.Normalize(mean=cfg.INPUT.PIXEL_MEAN, std=cfg.INPUT.PIXEL_STD))
+            steps.append(normalization(cfg))
         self.to_tensor = T.Compose(steps)
         self._upright = bool(setting(cfg, "INPUT.EXIF_ORIENTATION"))
         self._cache: ImageCache | None = None

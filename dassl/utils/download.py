@@ -45,7 +45,13 @@ SCHEMES = ("http", "https")
 
 
 class DownloadError(ConnectionError):
-    """A file could not be downloaded. The message starts with its address."""
+    """A file could not be downloaded. The message starts with its address.
+
+    Attributes:
+        status: of the hub's answer, such as 404; None if there was no answer.
+    """
+
+    status: int | None = None
 
 
 class _RequestError(Exception):
@@ -309,7 +315,10 @@ def _hub(repository: str) -> Iterator[None]:
         if isinstance(error, OSError) and error.errno in DISK_FULL:
             raise
         reason = " ".join(str(error.__cause__ or error).split())[:300] or type(error).__name__
-        raise DownloadError(f"Hugging Face hub {repository} at {hub_address()}: {reason}") from error
+        failure = DownloadError(f"Hugging Face hub {repository} at {hub_address()}: {reason}")
+        answers = (getattr(one, "response", None) for one in (error, error.__cause__))
+        failure.status = next((answer.status_code for answer in answers if answer is not None), None)
+        raise failure from error
 
 
 def _check_reachable(address: str) -> None:

@@ -6,6 +6,7 @@ import os
 import warnings
 import zipfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -234,7 +235,7 @@ def test_transformers_layout_gives_the_same_logits(tmp_path: Path) -> None:
     save_file(theirs, tmp_path / "model.safetensors")
     torch.save({"state_dict": {f"clip.{name}": t for name, t in theirs.items()}}, tmp_path / "pytorch_model.bin")
     for name in ("model.safetensors", "pytorch_model.bin"):
-        assert torch.equal(logits(clip.load(tmp_path / name, device="cpu")[0]), expected)
+        assert torch.equal(logits(clip.load(tmp_path / name, device="cpu", activation="quick_gelu")[0]), expected)
     for change in ("text_projection.weight", "vision_model.embeddings.patch_embedding.weight"):
         torch.save({name: t for name, t in theirs.items() if name != change}, tmp_path / "part.bin")
         with pytest.raises(ValueError, match=f"Hugging Face transformers.*{change}"):
@@ -254,7 +255,6 @@ def test_plain_gelu_where_it_is_asked_for_or_stated(tmp_path: Path) -> None:
     for file, content, expected in (
         ("config.json", {"vision_config": {"hidden_act": "gelu"}}, plain),
         ("config.json", {"vision_config": {"hidden_act": "quick_gelu"}}, quick),
-        ("config.json", [1], quick),
         ("open_clip_config.json", {"model_cfg": {"embed_dim": 16}}, plain),
         ("open_clip_config.json", {"model_cfg": {"quick_gelu": True}}, quick),
     ):
@@ -262,21 +262,42 @@ def test_plain_gelu_where_it_is_asked_for_or_stated(tmp_path: Path) -> None:
         assert torch.equal(logits(clip.load(path, device="cpu")[0]), expected), content
         assert torch.equal(logits(clip.load(path, device="cpu", activation="gelu")[0]), plain)
         (tmp_path / file).unlink()
-    (tmp_path / "config.json").write_bytes(b"\xff[")
-    assert torch.equal(logits(clip.load(path, device="cpu")[0]), quick)
+    for content in (b"\xff[", b"[1]", b'{"name": "another program"}'):
+        (tmp_path / "config.json").write_bytes(content)
+        assert torch.equal(logits(clip.load(path, device="cpu", activation="quick_gelu")[0]), quick)
+        with pytest.raises(ValueError, match=r"does not tell which activation.*MODEL\.BACKBONE\.ACTIVATION"):
+            clip.load(path, device="cpu")
     with pytest.raises(ValueError, match="'relu' is none of quick_gelu, gelu"):
         from_state_dict(tiny_weights(), activation="relu")
-    with pytest.warns(UserWarning, match="laion.*MODEL.BACKBONE.ACTIVATION"):
-        search.find_activation(tmp_path / "ViT-B-32-laion2b.pt")
+
+
+def test_openais_files_need_no_activation(tmp_path: Path) -> None:
+    """Archives with their three numbers, the same as a state dict, and the hub's copy in the cache folder."""
+    expected = logits(from_state_dict(tiny_weights()))
+    numbers = {name: torch.tensor(32) for name in ("input_resolution", "context_length", "vocab_size")}
+    archive(tiny_weights(), tmp_path / "archive.pt")
+    torch.save({**tiny_weights(), **numbers}, tmp_path / "saved.pt")
+    torch.save(tiny_weights(), tmp_path / "ViT-B-16.hub.pt")
+    for name in ("archive.pt", "saved.pt", "ViT-B-16.hub.pt"):
+        assert torch.equal(logits(clip.load(tmp_path / name, device="cpu")[0]), expected)
+    assert torch.equal(
+        logits(clip.load(tmp_path / "saved.pt", device="cpu", activation="gelu")[0]),
+        logits(from_state_dict(tiny_weights(), activation="gelu")),
+    )
+    del numbers["vocab_size"]
+    torch.save({**tiny_weights(), **numbers}, tmp_path / "saved.pt")
+    with pytest.raises(ValueError, match="does not tell which activation"):
+        clip.load(tmp_path / "saved.pt", device="cpu")
 
 
 @pytest.mark.parametrize(("make", "cell", "native"), [(tiny_weights, 16, 32), (tiny_resnet, 32, 64)])
 def test_another_resolution(tmp_path: Path, make: Callable, cell: int, native: int) -> None:
     torch.save(make(), tmp_path / "w.pt")
-    expected = clip.load(tmp_path / "w.pt", device="cpu")[0]
-    same, _ = clip.load(tmp_path / "w.pt", device="cpu", resolution=native)
+    load = partial(clip.load, tmp_path / "w.pt", device="cpu", activation="quick_gelu")
+    expected = load()[0]
+    same, _ = load(resolution=native)
     assert torch.equal(logits(same), logits(expected))
-    model, preprocess = clip.load(tmp_path / "w.pt", device="cpu", resolution=3 * cell)
+    model, preprocess = load(resolution=3 * cell)
     assert preprocess.transforms[0].size == 3 * cell and logits(model).shape == (3, 2)
     tower = getattr(model.visual, "attnpool", model.visual)
     old = getattr(expected.visual, "attnpool", expected.visual).positional_embedding

@@ -37,6 +37,8 @@ def test_defaults_are_the_published_ones(cfg) -> None:
         "DATALOADER.FEATURES",
         "INPUT.EXIF_ORIENTATION",
         "MODEL.BACKBONE.ACTIVATION",
+        "MODEL.BACKBONE.PIXEL_MEAN",
+        "MODEL.BACKBONE.PIXEL_STD",
         "OPTIM.ADAM_EPS",
         "PROTOCOL",
         "TEST.PREDICTIONS",

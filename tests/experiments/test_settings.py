@@ -191,11 +191,13 @@ def test_a_sweep_over_shots_and_one_without_seeds(shell: Shell) -> None:
 
 
 def test_a_test_has_the_model_of_its_training(shell: Shell) -> None:
-    trained = ("MODEL.BACKBONE.NAME", "RN50", "TRAINER.MAPLE.N_CTX=4", "INPUT.SIZE=(64, 64)", "OPTIM.LR=0.1")
+    backbone = ("MODEL.BACKBONE.NAME", "RN50", "MODEL.BACKBONE.ACTIVATION=gelu")
+    trained = (*backbone, "TRAINER.MAPLE.N_CTX=4", "INPUT.SIZE=(64, 64)", "OPTIM.LR=0.1")
     shell("maple/base2new_train.sh", "dtd", "1", *trained)
     done, calls = shell("maple/base2new_test.sh", "dtd", "1")
     pairs = calls[1].partition("SUBSAMPLE_CLASSES new ")[2]
-    assert pairs == "INPUT.SIZE (64, 64) MODEL.BACKBONE.NAME RN50 TRAINER.MAPLE.N_CTX 4", "the rate is no such setting"
+    backbone = "MODEL.BACKBONE.ACTIVATION gelu MODEL.BACKBONE.NAME RN50"
+    assert pairs == f"INPUT.SIZE (64, 64) {backbone} TRAINER.MAPLE.N_CTX 4", "the rate is no such setting"
     done, calls = shell("maple/base2new_test.sh", "dtd", "1")
     assert "Finished already, skipped" in done.stdout and len(calls) == 2
     done, calls = shell("maple/base2new_test.sh", "dtd", "1", "TRAINER.MAPLE.N_CTX", "2", SUB="base")

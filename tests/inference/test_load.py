@@ -162,6 +162,9 @@ def test_the_backbone_may_have_moved(copied: Made, tmp_path: Path) -> None:
     (tmp_path / "here").mkdir()
     moved = shutil.copy(ROOT / "clip/ViT-Micro-8.pt", tmp_path / "here/vit.pt")
     change(run / "config.yaml", "NAME: ViT-Micro/8", "NAME: /gone/vit.pt")
+    with pytest.raises(ValueError, match=r"vit\.pt does not tell which activation"):
+        inference.load(run, backbone=moved)
+    change(run / "config.yaml", "ACTIVATION: ''", "ACTIVATION: quick_gelu")
     with pytest.raises(ValueError, match="does not match this run"):  # it was trained with the one of that name
         inference.load(run, backbone=moved)
     assert torch.equal(inference.load(run, backbone="ViT-Micro/8").probabilities(BIRDS), expected)

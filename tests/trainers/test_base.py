@@ -59,7 +59,8 @@ def other_backbone(folder: Path) -> Path:
 @pytest.mark.parametrize("trainer", ["MaPLe", "CoOp"])
 def test_a_checkpoint_of_another_backbone_is_refused_with_both(trainer, tmp_path):
     make(tmp_path / "run", trainer, OPTIM__MAX_EPOCH=1).train()
-    other = make(tmp_path / "other", trainer, MODEL__BACKBONE__NAME=other_backbone(tmp_path))
+    backbone = {"MODEL__BACKBONE__NAME": other_backbone(tmp_path), "MODEL__BACKBONE__ACTIVATION": "quick_gelu"}
+    other = make(tmp_path / "other", trainer, **backbone)
     with pytest.raises(ValueError, match=r"backbone: 'ViT-Micro/8' in the file, 'other.pt' here"):
         other.load_model(str(tmp_path / "run"))
 

@@ -35,6 +35,7 @@ def trainer_of(meta, output, *options):
             *("--config-file", str(ROOT / f"configs/trainers/{meta['config']}.yaml")),
             *("--backbone", str(GOLDEN / meta["backbone"]), "--output-dir", str(output)),
             *(*meta["options"], "USE_CUDA", "False", "TRAIN.RANDOMNESS", "published", *options),
+            *("MODEL.BACKBONE.ACTIVATION", "quick_gelu"),
         ]
     )
     cfg = setup_cfg(args)

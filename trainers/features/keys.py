@@ -29,6 +29,7 @@ from dassl.config import setting
 from dassl.data.data_manager import DatasetWrapper
 from dassl.data.datasets import Datum
 from dassl.data.loader import Loader
+from dassl.data.transforms import normalization
 from dassl.engine.state import fingerprint
 
 Key = dict[str, Any]
@@ -58,7 +59,8 @@ def key_of_views(cfg: CfgNode, views: int) -> Key | None:
         return None
     drawn = {"seed": cfg.SEED, "workers": cfg.DATALOADER.NUM_WORKERS if published else None}
     size = cfg.DATALOADER.TEST.BATCH_SIZE
-    return {"transform": dict(cfg.INPUT), "batch_size": size, "views": views, **drawn}
+    transform = {**cfg.INPUT, "normalize": repr(normalization(cfg))}
+    return {"transform": transform, "batch_size": size, "views": views, **drawn}
 
 
 def key_of_tower(tower: nn.Module, precision: str, device: torch.device) -> Key:

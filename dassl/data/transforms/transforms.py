@@ -8,6 +8,7 @@ from PIL import Image
 from torchvision.transforms.functional import InterpolationMode
 from yacs.config import CfgNode
 
+from dassl.config import setting
 from dassl.utils import check_availability
 
 from .autoaugment import CIFAR10Policy, ImageNetPolicy, SVHNPolicy
@@ -111,6 +112,12 @@ class GaussianNoise:
         return img + torch.randn_like(img) * self.std + self.mean
 
 
+def normalization(cfg: CfgNode) -> T.Normalize:
+    """The normalization of pixels in [0, 1]: with the backbone's own mean and standard deviation, or else INPUT's."""
+    mean, std = (setting(cfg, f"MODEL.BACKBONE.{key}") or cfg.INPUT[key] for key in ("PIXEL_MEAN", "PIXEL_STD"))
+    return T.Normalize(mean=mean, std=std)
+
+
 def build_transform(cfg: CfgNode, is_train: bool = True, choices: Sequence[str] | None = None) -> T.Compose | None:
     """Build the training or test transform: PIL image → (3, H, W).
 
@@ -132,7 +139,7 @@ def build_transform(cfg: CfgNode, is_train: bool = True, choices: Sequence[str] 
         check_availability(choice, AVAI_CHOICES, "INPUT.TRANSFORMS")
     check_availability(cfg.INPUT.INTERPOLATION, INTERPOLATION_MODES, "INPUT.INTERPOLATION")
     size = "x".join(str(edge) for edge in cfg.INPUT.SIZE)
-    normalize = T.Normalize(mean=cfg.INPUT.PIXEL_MEAN, std=cfg.INPUT.PIXEL_STD)
+    normalize = normalization(cfg)
     build = _build_transform_train if is_train else _build_transform_test
     return build(cfg, choices, size, normalize)
 
