@@ -88,10 +88,11 @@ def run_entry(call: Call, words: Sequence[str], replace_process: bool = False) -
     jobs = ENTRIES[call.entry](call, words)
     for job in jobs:
         command = _command_to_run(job, call, words)
+        features = call.path(given) if (given := call.get("FEATURES")) else job.features
         sys.stdout.flush()
         if command and replace_process and job is jobs[-1]:
-            os.execvp(command[0], command)
-        if command and (ended := processes.run(command)).code:
+            os.execvpe(command[0], command, {**os.environ, "FEATURES": features})
+        if command and (ended := processes.run(command, {**os.environ, "FEATURES": features})).code:
             return ended if ended.error else ended._replace(error=_logged_error(job))
     return Ended(0, "")
 

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from threading import Thread
 from typing import Any, NamedTuple, NoReturn
@@ -51,8 +51,11 @@ def stop_on_signals() -> None:
             signal.signal(number, stop)
 
 
-def run(command: Sequence[str]) -> Ended:
+def run(command: Sequence[str], environment: Mapping[str, str]) -> Ended:
     """Run a command to its end.
+
+    Args:
+        environment: all of its variables.
 
     Raises:
         Stopped: a signal came; the command has ended, too. A second signal kills it and its workers.
@@ -80,6 +83,7 @@ def run(command: Sequence[str]) -> Ended:
     with _handlers(forward, pause):
         process = subprocess.Popen(
             command,
+            env=environment,
             stderr=subprocess.PIPE if relayed else None,
             start_new_session=True,
             preexec_fn=end_with_parent(),

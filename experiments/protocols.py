@@ -116,6 +116,11 @@ class Job:
     def path(self) -> Path:
         return ROOT / self.folder
 
+    @property
+    def features(self) -> str:
+        """Where it keeps features of images, which jobs share: $FEATURES, else a folder beside the runs."""
+        return os.environ.get("FEATURES") or f"{self.output}/features"
+
     def epoch(self) -> int | None:
         """The epoch whose weights are loaded; None if nothing is, or for the best by validation, else the last one.
 

@@ -95,7 +95,7 @@ class RayCluster:
         if alone:  # a GPU, and all the cores of the node that has most
             gpus = float(gpus > 0)
             cpus = max((int(node.get("CPU", 0)) for node in _nodes() if _gpus(node) >= gpus), default=cpus)
-        environment = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(cpus))}
+        environment = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(cpus)), "FEATURES": job.features}
         if not gpus:
             environment["CUDA_VISIBLE_DEVICES"] = ""
         run = ray.remote(_run).options(num_cpus=cpus, num_gpus=gpus, memory=self.memory, max_retries=0, name=job.folder)

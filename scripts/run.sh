@@ -4,6 +4,7 @@
 # Environment (relative folders start at the caller's, ~ is the home folder):
 #   DATA     folder of the datasets             (./data)
 #   OUTPUT   folder of all runs                 (output)
+#   FEATURES folder of stored image features    (features in OUTPUT)
 #   CFG      another config of the trainer      (the published one)
 #   SHOTS    training images per class          (16)
 #   LOADEP   epoch that a test loads            (the last one trained)

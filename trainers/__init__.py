@@ -28,7 +28,7 @@ def _import_modules() -> list[ModuleType]:
 
 
 # `python -m trainers.features` imports this module before its own, and needs no trainer
-_MODULES = [] if sys.argv[:1] == ["-m"] else _import_modules()
+_MODULES = [] if sys.argv[:1] == ["-m"] and "trainers.features" in sys.orig_argv else _import_modules()
 
 
 def extend_cfg(cfg: CfgNode) -> None:

@@ -24,7 +24,7 @@ from dassl.utils import first_few
 
 from .backbone import load_backbone, load_clip, take_pixel_statistics  # noqa: F401  (plug-ins import them from here)
 from .checkpoint import as_words, learned_shapes, load_learned, own_tensors
-from .features.compute import FeatureBatches, RunFeatures, test_loader
+from .features.compute import FeatureBatches, RunFeatures, evaluation_loader
 from .precision import Precision
 from .prompted_clip import FrozenTowersCLIP, scores_features, unit, without_prompts
 
@@ -200,7 +200,7 @@ class ClipTrainer(TrainerX):
         features = self._run_features()
         if views:
             return features.of_views(encode, items, views)
-        return features.of_loader(encode, test_loader(self.cfg, items))
+        return features.of_loader(encode, evaluation_loader(self.cfg, items))
 
     def _run_features(self) -> RunFeatures:
         frozen = FrozenTowersCLIP.frozen_images(self.model)  # the tower alone: these features are without prompts

@@ -85,7 +85,7 @@ class FrozenTowersCLIP(nn.Module):
         """Whether `encode_image` gives what the pretrained image tower does: nothing that is learned changes it."""
         pretrained = {id(tensor) for tensor in self.pretrained_tensors()}
         tensors = [*self.image_encoder.parameters(), *self.image_encoder.buffers()]
-        return all(id(tensor) in pretrained for tensor in tensors)
+        return all(id(tensor) in pretrained and not tensor.requires_grad for tensor in tensors)
 
     def adapt_image(self, features: Tensor) -> Tensor:
         """The normalised features (B, E) that are compared with texts, of those (B, E) that `encode_image` gave."""

@@ -104,7 +104,7 @@ class FeatureBatches:
 # ---- computing -------------------------------------------------------------------------------------------------
 
 
-def test_loader(cfg: CfgNode, items: Sequence[Datum]) -> Loader:
+def evaluation_loader(cfg: CfgNode, items: Sequence[Datum]) -> Loader:
     """All items in order, through the test transform, in the batches of a test."""
     return _loader(cfg, items, is_train=False)
 

@@ -67,7 +67,7 @@ class FeatureStore:
         self.folder = folder
 
     def path_of(self, key: Mapping[str, Any]) -> Path:
-        """The file for `key`, all that the features depend on as plain values; among them `dataset` and `images`."""
+        """The file for `key`, all that features depend on as plain values, among them dataset, images and views."""
         digest = hashlib.blake2b(_text(key).encode(), digest_size=16).hexdigest()
         dataset = re.sub(r"[^\w.+-]", "_", key["dataset"])
         return self.folder / f"{dataset}-{key['images']}-{digest}.safetensors"
@@ -115,10 +115,14 @@ class FeatureStore:
         return found
 
     def remove(self, entry: Entry) -> None:
-        """Delete a file, and what killed processes left of it; a process that uses it keeps its memory."""
+        """Delete a file; a process that uses it keeps its memory."""
         entry.path.unlink(missing_ok=True)
-        _lock_file(entry.path).unlink(missing_ok=True)
-        remove_temporaries(self.folder, entry.path.name)
+
+    def remove_leftovers(self) -> None:
+        """Delete what killed processes left."""
+        remove_temporaries(self.folder)
+        for file in self.folder.glob(".*.safetensors.lock"):
+            file.unlink(missing_ok=True)
 
 
 # ---- files -----------------------------------------------------------------------------------------------------
@@ -155,7 +159,9 @@ def _read(path: Path, key: Mapping[str, Any], about: str) -> Tensor | None:
     """The features in a file; None if there is none, or a damaged one, which a line is printed about."""
     try:
         features, metadata = _map(path)
-        if metadata.get("key") != _text(key) or metadata.get("checksum") != _checksum(features):
+        shape = [*([key["views"]] if key["views"] else []), key["images"]]
+        known = (_text(key), _checksum(features), shape)
+        if (metadata.get("key"), metadata.get("checksum"), list(features.shape[:-1])) != known:
             raise ValueError("its content has changed since it was written")
     except FileNotFoundError:
         return None
@@ -196,9 +202,9 @@ def _info(path: Path) -> dict[str, Any] | None:
     try:
         with safe_open(path, "np") as file:
             metadata = file.metadata() or {}
-            shape = file.get_slice(TENSOR).get_shape()
         key = json.loads(metadata["key"])
-        return {**key, "backbone": metadata["backbone"], "made": float(metadata["made"]), "shape": shape}
+        counts = {"images": int(key["images"]), "views": int(key["views"])}
+        return {**key, **counts, "backbone": metadata["backbone"], "made": float(metadata["made"])}
     except (OSError, ValueError, KeyError, TypeError, SafetensorError):
         return None
 
