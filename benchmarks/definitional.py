@@ -40,18 +40,25 @@ def attention(attn: nn.MultiheadAttention, x: Tensor, mask: Tensor | None) -> Te
     return attn.out_proj(out)
 
 
-def run_blocks(transformer: Transformer, x: Tensor, mask: Tensor | None, deep: DeepPrompts, start: int) -> Tensor:
-    """All blocks over all tokens. Before given blocks some are overwritten, from `start` on unless told else."""
+def run_blocks(transformer: Transformer, x: Tensor, causal: bool, deep: DeepPrompts, start: int) -> Tensor:
+    """All blocks over all tokens. Before given blocks some are overwritten, from `start` on unless told else.
+
+    Tokens may also be inserted, which makes the sequences and the causal mask longer, or mixed with what is there.
+    """
     entering = deep if isinstance(deep, Mapping) else {i: PromptTokens(t) for i, t in enumerate(deep, start=1)}
     for i, block in enumerate(transformer.resblocks):
         assert isinstance(block, ResidualAttentionBlock)
         if i in entering:
             tokens, position, insert, weight = entering[i]
-            assert not insert and weight == 1, "no method here inserts or mixes tokens"
             prompts = tokens.to(x.dtype).expand(x.shape[0], -1, -1)
             first = start if position is None else position
             first = first if first >= 0 else x.shape[1] + first
-            x = torch.cat([x[:, :first], prompts, x[:, first + prompts.shape[1] :]], dim=1)
+            last = first if insert else first + prompts.shape[1]
+            if weight != 1:
+                prompts = weight * prompts + (1 - weight) * x[:, first:last]
+            x = torch.cat([x[:, :first], prompts, x[:, last:]], dim=1)
+        L = x.shape[1]
+        mask = torch.full((L, L), float("-inf"), device=x.device, dtype=x.dtype).triu(1) if causal else None
         x = x + attention(block.attn, block.ln_1(x), mask)
         x = x + block.mlp(block.ln_2(x))
     return x
@@ -60,21 +67,24 @@ def run_blocks(transformer: Transformer, x: Tensor, mask: Tensor | None, deep: D
 def encode_text(tower: TextEncoder, prompts: Tensor, eot: Tensor, deep: DeepPrompts) -> Tensor:
     """Text features (K, E) of embedded prompts (K, L, D) whose EOT is at `eot` (K,)."""
     L = prompts.shape[1]
-    mask = torch.full((L, L), float("-inf"), device=prompts.device).triu(1)
     x = (prompts + tower.positional_embedding[:L]).to(tower.text_projection.dtype)
-    x = run_blocks(tower.transformer, x, mask.to(x.dtype), deep, start=1)
-    return tower.ln_final(x)[torch.arange(len(x)), eot] @ tower.text_projection
+    x = run_blocks(tower.transformer, x, True, deep, start=1)  # (K, L, D), longer by the inserted tokens
+    return tower.ln_final(x)[torch.arange(len(x)), eot + x.shape[1] - L] @ tower.text_projection
 
 
-def encode_image(tower: VisionTransformer, image: Tensor, ctx: Tensor | None, deep: DeepPrompts) -> Tensor:
-    """Image features (B, E), prompt tokens `ctx` (M, D) after the patches."""
+def image_tokens(tower: VisionTransformer, image: Tensor, ctx: Tensor | None, deep: DeepPrompts) -> Tensor:
+    """All tokens (B, L, D) after the last block, prompt tokens `ctx` (M, D) after the patches."""
     x = tower.conv1(image.to(tower.conv1.weight.dtype)).flatten(2).transpose(1, 2)  # (B, P, D)
     x = torch.cat([tower.class_embedding.to(x.dtype).expand(len(x), 1, -1), x], dim=1)
     x = x + tower.positional_embedding.to(x.dtype)
     if ctx is not None:
         x = torch.cat([x, ctx.to(x.dtype).expand(len(x), -1, -1)], dim=1)  # (B, 1 + P + M, D)
-    x = run_blocks(tower.transformer, tower.ln_pre(x), None, deep, start=-len(ctx) if ctx is not None else 0)
-    return tower.ln_post(x)[:, 0] @ tower.proj
+    return run_blocks(tower.transformer, tower.ln_pre(x), False, deep, start=-len(ctx) if ctx is not None else 0)
+
+
+def encode_image(tower: VisionTransformer, image: Tensor, ctx: Tensor | None, deep: DeepPrompts) -> Tensor:
+    """Image features (B, E), of the class token."""
+    return tower.ln_post(image_tokens(tower, image, ctx, deep))[:, 0] @ tower.proj
 
 
 def pad_prompts(sequences: Sequence[Sequence[int]], embeddings: Tensor, context_length: int) -> tuple[Tensor, Tensor]:
@@ -128,11 +138,14 @@ class DefinitionalTextEncoder(TextEncoder):
 
 
 class DefinitionalVisionTransformer(VisionTransformer):
-    """The image tower with explicit attention."""
+    """The image tower with explicit attention, every token through every block."""
 
-    def forward(self, image: Tensor, ctx: Tensor | Own | None = OWN, deep: DeepPrompts | Own | None = OWN) -> Tensor:
+    def encode(
+        self, image: Tensor, ctx: Tensor | Own | None = OWN, deep: DeepPrompts | Own | None = OWN, pooled: int = 1
+    ) -> Tensor:
         ctx = self.VPT if isinstance(ctx, Own) else ctx
-        return encode_image(self, image, ctx, _own_prompts(self.transformer) if isinstance(deep, Own) else deep or ())
+        entering = _own_prompts(self.transformer) if isinstance(deep, Own) else deep or ()
+        return image_tokens(self, image, ctx, entering)[:, :pooled]
 
 
 def _as(module: Model, kind: type[Model]) -> Model:

@@ -72,11 +72,13 @@ class DenseLayout:
     Args:
         causal: each token attends only to itself and earlier tokens.
         prompts_last: the tower keeps its prompt tokens at the end (images) instead of after token 0 (texts).
+        pooled: how many tokens are read out: the first ones, which are the class token and what entered after it.
     """
 
-    def __init__(self, causal: bool, prompts_last: bool):
+    def __init__(self, causal: bool, prompts_last: bool, pooled: int = 1):
         self.causal = causal
         self.prompts_last = prompts_last
+        self.pooled = pooled
 
     def enter(self, x: Tensor, prompt: PromptTokens) -> tuple[Tensor, DenseLayout]:
         start = prompt.position
@@ -92,8 +94,8 @@ class DenseLayout:
         return out.transpose(1, 2).flatten(-2)  # (N, L, D)
 
     def pool(self, x: Tensor) -> Tensor:
-        return x[:, :1]  # (N, 1, D): the class token
+        return x[:, : self.pooled]  # (N, Q, D), Q = pooled
 
     def attend_pooled(self, q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
-        q, k, v = (t.unflatten(-1, (heads, -1)).transpose(1, 2) for t in (q, k, v))  # (N, H, 1 | L, Dh)
-        return scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(-2)  # (N, 1, D)
+        q, k, v = (t.unflatten(-1, (heads, -1)).transpose(1, 2) for t in (q, k, v))  # (N, H, Q | L, Dh)
+        return scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(-2)  # (N, Q, D)

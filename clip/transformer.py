@@ -184,6 +184,15 @@ class VisionTransformer(nn.Module):
             ctx: prompt tokens (M, Dv) appended after the patches; None for none, `OWN` for the tower's `VPT`.
             deep: prompt tokens that enter before given blocks; None for none, `OWN` for the blocks' own.
         """
+        return self.ln_post(self.encode(image, ctx, deep)[:, 0]) @ self.proj
+
+    def encode(
+        self, image: Tensor, ctx: Tensor | Own | None = OWN, deep: DeepPrompts | Own | None = OWN, pooled: int = 1
+    ) -> Tensor:
+        """What the first `pooled` tokens are after the last block (B, pooled, Dv), before `ln_post`.
+
+        The first is the class token; after it come tokens that `deep` inserted at position 1.
+        """
         check_image_size(image, self.input_resolution)
         x = self.conv1(image.to(self.conv1.weight.dtype)).flatten(2).transpose(1, 2)  # (B, P, Dv)
         cls = self.class_embedding.to(x.dtype).expand(x.shape[0], 1, -1)
@@ -191,5 +200,5 @@ class VisionTransformer(nn.Module):
         ctx = self.VPT if isinstance(ctx, Own) else ctx
         if ctx is not None:
             x = torch.cat([x, ctx.to(x.dtype).expand(x.shape[0], -1, -1)], dim=1)  # (B, 1 + P + M, Dv)
-        x = self.transformer.encode(self.ln_pre(x), self.transformer.dense, deep)  # (B, 1, Dv)
-        return self.ln_post(x[:, 0]) @ self.proj
+        layout = DenseLayout(causal=False, prompts_last=True, pooled=pooled)
+        return self.transformer.encode(self.ln_pre(x), layout, deep)  # (B, pooled, Dv)

@@ -99,6 +99,39 @@ def _promptsrc_settings(protocol: Protocol, dataset: str, shots: int) -> dict[st
     return {}
 
 
+# REG_WEIGHT of MMRL, and BETA and REG_WEIGHT of MMRL++; those of ImageNet are in its configs
+_MMRL: dict[str, tuple[float, float, float]] = {
+    **{"caltech101": (0.5, 0.6, 3), "oxford_pets": (0.2, 0.7, 0.01), "stanford_cars": (7, 0.7, 6)},
+    **{"oxford_flowers": (4, 0.4, 7), "food101": (5, 0.1, 1), "fgvc_aircraft": (6, 0.9, 2), "sun397": (6, 0.5, 3)},
+    **{"dtd": (6, 0.9, 7), "eurosat": (0.01, 0.2, 0.01), "ucf101": (3, 0.9, 3)},
+}
+
+
+def _mmrl_config(dataset: str, shots: int) -> str:
+    return "vit_b16_imagenet" if dataset == "imagenet" else "vit_b16"
+
+
+def _mmrl_few_shot(dataset: str, shots: int) -> str:
+    return "vit_b16_imagenet" if dataset == "imagenet" else "vit_b16_few_shot"
+
+
+def _mmrl(protocol: Protocol, dataset: str, shots: int) -> dict[str, Any]:
+    """The table of the published code for the dataset trained on."""
+    if protocol == "cross_dataset" or dataset not in _MMRL:
+        return {}
+    wide = {"TRAINER.MMRL.REP_DIM": 2048} if dataset == "eurosat" else {}
+    return {"TRAINER.MMRL.REG_WEIGHT": _MMRL[dataset][0]} | wide
+
+
+def _mmrlpp(protocol: Protocol, dataset: str, shots: int) -> dict[str, Any]:
+    """The same of MMRL++."""
+    if protocol == "cross_dataset" or dataset not in _MMRL:
+        return {}
+    _, beta, weight = _MMRL[dataset]
+    wide = {"TRAINER.MMRLpp.REP_DIM": 2048} if dataset == "eurosat" else {}
+    return {"TRAINER.MMRLpp.BETA": beta, "TRAINER.MMRLpp.REG_WEIGHT": weight} | wide
+
+
 def _atprompt_coop(protocol: Protocol, dataset: str, shots: int) -> dict[str, Any]:
     """ATPrompt's scripts on CoOp; the config for transfers has its own."""
     if protocol == "cross_dataset":
@@ -176,6 +209,24 @@ METHODS = {
             few_shot=_coop_few_shot,
             settings=_prograd_settings,
             published="ProGrad",
+        ),
+        Method(
+            "mmrl",
+            "MMRL",
+            _mmrl_config,
+            cross_dataset="vit_b16_cross_datasets",
+            few_shot=_mmrl_few_shot,
+            settings=_mmrl,
+            published="MMRL",
+        ),
+        Method(
+            "mmrlpp",
+            "MMRLpp",
+            _mmrl_config,
+            cross_dataset="vit_b16_cross_datasets",
+            few_shot=_mmrl_few_shot,
+            settings=_mmrlpp,
+            published="MMRL++",
         ),
         Method(
             "dept_coop",

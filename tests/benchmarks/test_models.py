@@ -106,6 +106,7 @@ def test_step_writes_what_it_promises(tmp_path, capsys):
         ("coprompt", ("TRAINER.COPROMPT.PROMPT_DEPTH", "4")),
         ("kgcoop", ()),
         ("tcp", ("TRAINER.TCP.INSERT_LAYER", "2")),
+        ("mmrlpp", ("TRAINER.MMRLpp.REP_LAYERS", "[2, 4]")),
     ],
 )
 def test_a_step_of_every_method_equals_its_definition(tmp_path, method: str, options: tuple):

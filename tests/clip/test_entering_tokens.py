@@ -6,12 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from benchmarks.definitional import attention
+from benchmarks.definitional import attention, encode_text, image_tokens, pad_prompts
 from clip.layout import DenseLayout, PromptTokens
 from clip.model import CLIP
 from clip.packing import PackedPrompts
 from clip.transformer import Transformer, VisionTransformer
-from tests.clip.test_oracle import EOT, SOS, assert_close, names, random_clip
+from tests.clip.test_oracle import CONTEXT, EOT, SOS, assert_close, names, random_clip
 
 
 def run_alone(transformer: Transformer, x: Tensor, k: int, entering: dict[int, PromptTokens], causal: bool) -> Tensor:
@@ -80,19 +80,32 @@ def test_text_equals_every_prompt_alone(seed, names, layers, n_ctx, kinds, first
 @pytest.mark.parametrize("insert", [False, True])
 @pytest.mark.parametrize("per_image", [False, True])
 def test_vision_equals_every_image_alone(insert: bool, per_image: bool):
+    """The feature of the class token, and what that and the two tokens after it are in the end."""
     model = random_clip(3, 3, 1, 1, 12, patches=2)
     tower = model.visual
     assert isinstance(tower, VisionTransformer)
     image = torch.randn(2, 3, 16, 16)
     tokens = torch.randn(2, 2, 64) if per_image else torch.randn(2, 64)
     entering = {1: PromptTokens(tokens, 1, insert), 2: PromptTokens(torch.randn(2, 64), 1, weight=0.6)}
-    expected = []
+    alone = []
     for k in range(2):
         x = tower.conv1(image[k : k + 1]).flatten(2).transpose(1, 2)  # (1, P, D)
         x = torch.cat([tower.class_embedding[None, None], x], dim=1) + tower.positional_embedding
-        x = run_alone(tower.transformer, tower.ln_pre(x), k, entering, causal=False)
-        expected.append(tower.ln_post(x)[0, 0] @ tower.proj)
-    assert_close(tower(image, None, entering), torch.stack(expected))
+        alone.append(run_alone(tower.transformer, tower.ln_pre(x), k, entering, causal=False)[0])
+    expected = torch.stack(alone)  # (2, L, D)
+    assert_close(tower(image, None, entering), tower.ln_post(expected[:, 0]) @ tower.proj)
+    assert_close(tower.encode(image, None, entering, pooled=3), expected[:, :3])
+    assert_close(image_tokens(tower, image, None, entering), expected)
+
+
+def test_the_definition_of_texts_equals_every_prompt_alone():
+    """Padded to the context length, which insertions make longer."""
+    model = random_clip(0, 4, 1, 1, 12, patches=2)
+    sequences = [[SOS, 61, *name, 70, EOT] for name in ([3], [4, 5, 6], [7, 8])]
+    entering = {1: PromptTokens(torch.randn(2, 64), 1, insert=True), 3: PromptTokens(torch.randn(2, 64), 1, weight=0.7)}
+    table = model.token_embedding.weight
+    found = encode_text(model.text_encoder(), *pad_prompts(sequences, table, CONTEXT), entering)
+    assert_close(found, texts_alone(model, sequences, table, entering))
 
 
 def test_tokens_that_do_not_fit_are_named():

@@ -60,6 +60,11 @@ def test_every_published_config_exists(name: str, dataset: str) -> None:
         ("prograd", "few_shot", "dtd", 4, 100),
         ("prograd", "few_shot", "dtd", 16, 200),
         ("prograd", "few_shot", "imagenet", 16, 50),
+        ("mmrl", "base2new", "dtd", 16, 10),
+        ("mmrl", "few_shot", "dtd", 1, 50),
+        ("mmrlpp", "few_shot", "dtd", 16, 100),
+        *((name, protocol, "imagenet", 16, 5) for name in ("mmrl", "mmrlpp") for protocol in ("base2new", "few_shot")),
+        *((name, "cross_dataset", "imagenet", 16, 1) for name in ("mmrl", "mmrlpp")),
     ],
 )
 def test_published_configs_train_the_published_number_of_epochs(
@@ -83,6 +88,11 @@ GPA_45 = ("TRAINER.PROMPTSRC.GPA_MEAN", "45", "TRAINER.PROMPTSRC.GPA_STD", "5")
         *(("prograd", "few_shot", dataset, 8, ()) for dataset in ("oxford_pets", "imagenet")),
         ("prograd", "few_shot", "eurosat", 4, ()),
         ("prograd", "base2new", "eurosat", 16, ()),
+        ("mmrl", "base2new", "dtd", 16, ("TRAINER.MMRL.REG_WEIGHT", "6")),
+        ("mmrl", "few_shot", "eurosat", 1, ("TRAINER.MMRL.REG_WEIGHT", "0.01", "TRAINER.MMRL.REP_DIM", "2048")),
+        ("mmrlpp", "base2new", "food101", 16, ("TRAINER.MMRLpp.BETA", "0.1", "TRAINER.MMRLpp.REG_WEIGHT", "1")),
+        *((name, "base2new", "imagenet", 16, ()) for name in ("mmrl", "mmrlpp")),
+        *((name, "cross_dataset", dataset, 16, ()) for name in ("mmrl", "mmrlpp") for dataset in ("imagenet", "dtd")),
     ],
 )
 def test_published_settings_of_a_dataset(
