@@ -284,6 +284,7 @@ METHODS = {
             cross_dataset="vit_b16_ep1_cross_datasets",
             published="MMA",
         ),
+        Method("clip_lora", "CLIPLoRA", "vit_b16", published="CLIP-LoRA"),
     )
 }
 
