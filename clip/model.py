@@ -331,11 +331,11 @@ def add_vision_prompts(model: CLIP, n_ctx: int, depth: int) -> None:
     require_vit(model).add_prompts(n_ctx, depth)
 
 
-def require_vit(model: CLIP) -> VisionTransformer:
-    """The model's image tower; raise a ValueError if it is a ResNet, which cannot take prompt tokens."""
+def require_vit(model: CLIP, what: str = "vision prompts") -> VisionTransformer:
+    """The model's image tower; raise a ValueError that says what needs a ViT if it is a ResNet."""
     if not isinstance(model.visual, VisionTransformer):
         raise ValueError(
-            "vision prompts need a ViT backbone, found a ResNet: choose MODEL.BACKBONE.NAME ViT-B/16, ViT-B/32 or "
+            f"{what} need a ViT backbone, found a ResNet: choose MODEL.BACKBONE.NAME ViT-B/16, ViT-B/32 or "
             "ViT-L/14, or a trainer with text prompts only (CoOp, CoCoOp)"
         )
     return model.visual

@@ -203,16 +203,17 @@ class PackedPrompts(Packing):
 
     Args:
         sequences: for each prompt its tokens up to and including EOT, as indices into a table of embeddings.
+        share: compute the tokens that all prompts begin with once; without, each prompt has them to itself.
     """
 
     token_index: Tensor  # (S + R,) index of each token into the table of embeddings
     positions: Tensor  # (S + R,) position of each token in its prompt
     restore: Tensor  # (K,) given order -> packed order
 
-    def __init__(self, sequences: Sequence[Sequence[int]]):
+    def __init__(self, sequences: Sequence[Sequence[int]], share: bool = True):
         if not sequences:
             raise ValueError("found no prompt to pack, expected at least one class name")
-        S = shared_prefix(sequences)
+        S = shared_prefix(sequences) if share else 0
         order = sorted(range(len(sequences)), key=lambda k: len(sequences[k]))
         suffixes = [list(sequences[k][S:]) for k in order]
         padded = choose_lengths([len(suffix) for suffix in suffixes])

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import enum
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -75,16 +76,22 @@ class Attention(nn.MultiheadAttention):
             k, v = F.linear(tokens, weight[D:], bias[D:]).chunk(2, dim=-1)
         return q, k, v
 
+    def output(self, attended: Tensor) -> Tensor:
+        """What attention adds to its tokens, of what the heads give, (N, L, D)."""
+        return self.out_proj(attended)
+
 
 class ResidualAttentionBlock(nn.Module):
     """Attention and MLP, each after a LayerNorm and added to its input.
 
     `attn`, `attn.out_proj` and `mlp` act on each token alone, so that a module put in their place is exact in any
-    layout; only the layout mixes tokens.
+    layout; only the layout mixes tokens. So does `beside`, a function whose result for the normalised input is added
+    to the block's output; it belongs to whoever sets it.
     """
 
     def __init__(self, width: int, heads: int):
         super().__init__()
+        self.beside: Callable[[Tensor], Tensor] | None = None
         self.attn = Attention(width, heads)
         self.ln_1 = LayerNorm(width)
         layers = [("c_fc", nn.Linear(width, 4 * width)), ("gelu", QuickGELU()), ("c_proj", nn.Linear(4 * width, width))]
@@ -95,13 +102,15 @@ class ResidualAttentionBlock(nn.Module):
         """All tokens of `x` (N, L, D), or with `pool` only those that the layout pools."""
         h = self.ln_1(x)
         if pool:
-            q, k, v = self.attn.project(h, layout.pool(h))
-            x, attended = layout.pool(x), layout.attend_pooled(q, k, v, self.attn.num_heads)
+            tokens, x, h = h, layout.pool(x), layout.pool(h)
+            q, k, v = self.attn.project(tokens, h)
+            attended = layout.attend_pooled(q, k, v, self.attn.num_heads)
         else:
             q, k, v = self.attn.project(h)
             attended = layout.attend(q, k, v, self.attn.num_heads)
-        x = x + self.attn.out_proj(attended)
-        return x + self.mlp(self.ln_2(x))
+        x = x + self.attn.output(attended)
+        x = x + self.mlp(self.ln_2(x))
+        return x if self.beside is None else x + self.beside(h)
 
 
 class Transformer(nn.Module):

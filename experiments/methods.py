@@ -147,6 +147,11 @@ def _atprompt_maple(protocol: Protocol, dataset: str, shots: int) -> dict[str, A
     return {"TRAINER.MAPLE.N_CTX": 4} | ({"OPTIM.MAX_EPOCH": 10} if long else {})
 
 
+def _mma(dataset: str, shots: int) -> str:
+    """MMA's batches on ImageNet are larger."""
+    return "vit_b16_ep5_imnet" if dataset == "imagenet" else "vit_b16_ep5"
+
+
 METHODS = {
     method.name: method
     for method in (
@@ -272,6 +277,14 @@ METHODS = {
             base="MaPLe",
             published="MaPLe+ATPrompt",
         ),
+        Method(
+            "mma",
+            "MultiModalAdapter",
+            _mma,
+            cross_dataset="vit_b16_ep1_cross_datasets",
+            published="MMA",
+        ),
+        Method("clip_lora", "CLIPLoRA", "vit_b16", published="CLIP-LoRA"),
     )
 }
 

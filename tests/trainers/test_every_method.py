@@ -32,7 +32,7 @@ def make(
         if isinstance(node, CfgNode) and "PREC" in node:
             node.PREC = prec
     options = {"DATASET.NUM_SHOTS": 1, "DATASET.SUBSAMPLE_CLASSES": classes, "DATALOADER.TRAIN_X.BATCH_SIZE": 5}
-    options |= {"TEST.NO_TEST": True}  # after training
+    options |= {"TEST.NO_TEST": True, "OPTIM.STEPS_PER_SHOT": 0}  # after training; epochs, not steps
     options |= {"OUTPUT_DIR": folder, "SEED": 1, "VERBOSE": False, "OPTIM.MAX_EPOCH": epochs, "OPTIM.WARMUP_EPOCH": 0}
     options |= {key.replace("__", "."): value for key, value in settings.items()}
     merge_options(cfg, [str(word) for pair in options.items() for word in pair])
