@@ -22,6 +22,7 @@ A score is the softmax probability of a class among those that are asked for. do
 
 COMMANDS = {  # each a module with add_arguments(parser) and run(args)
     "predict": "the classes of pictures, with scores",
+    "demo": "a page in the browser: drop a picture, edit class names, see scores",
     "cost": "parameters, operations, speed and memory of a run or a file of settings",
 }
 
