@@ -14,6 +14,7 @@ from trainers.base import ClipTrainer
 
 # One validation image of each class instead of the whole test set
 SETTINGS = {"TEST__NO_TEST": False, "TEST__SPLIT": "val", "TEST__PREDICTIONS": True}
+SETTINGS |= {"DATALOADER__TRAIN_X__BATCH_SIZE": 20}  # all images in one step
 
 
 def make_run(name: str, folder: Path, classes: str = "base", **settings: object) -> ClipTrainer:
