@@ -15,11 +15,15 @@ examples, with the run that `bash scripts/maple/base2new_train_maple.sh emoji 1`
   python -m inference predict $RUN datasets/emoji_data/images/bird
   python -m inference predict $RUN photos/*.jpg --classes cat dog "guinea pig" --output found.csv
   find photos -name '*.png' | python -m inference predict $RUN - --format json
+  python -m inference cost $RUN
+  python -m inference cost configs/trainers/MaPLe/vit_b16_c2_ep5_batch4_2ctx.yaml --num-classes 50
 
 A score is the softmax probability of a class among those that are asked for. docs/INFERENCE.md has more."""
 
 COMMANDS = {  # each a module with add_arguments(parser) and run(args)
     "predict": "the classes of pictures, with scores",
+    "demo": "a page in the browser: drop a picture, edit class names, see scores",
+    "cost": "parameters, operations, speed and memory of a run or a file of settings",
 }
 
 

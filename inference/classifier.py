@@ -78,10 +78,7 @@ def load(
         ValueError: the run is damaged or of another version, does not say its class names, or has learned something
             for each of its classes and is asked for others.
     """
-    check_availability(device or "cpu", ["cpu", "cuda"], "device")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device is cuda, but PyTorch finds no GPU: use cpu")
-    found = read_run(run, epoch, backbone, None if device is None else device == "cuda")
+    found = read_run(run, epoch, backbone, device)
     names = found.classnames if classnames is None else check_names(classnames, "the class names")
     if names is None:
         names = _names_in_weights(found)
@@ -202,7 +199,7 @@ def _trained(run: Run, classnames: list[str]) -> ClipTrainer:
     names = trainer.get_model_names()
     if run.epoch is not None and not names:
         raise ValueError(f"{cfg.TRAINER.NAME} learns nothing, so that there is no epoch {run.epoch} to load")
-    if not names:
+    if not names or run.weights is None:
         return trainer
     try:
         trainer.load_model(str(run.weights), run.epoch)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from dassl.utils.files import atomic_write
 
 if TYPE_CHECKING:
     from inference.classifier import Classifier
@@ -15,9 +17,11 @@ if TYPE_CHECKING:
 MOST_BYTES = 2**24  # of a file of class names
 
 
-def add_run_arguments(parser: argparse.ArgumentParser, classes: bool = True) -> None:
+def add_run_arguments(
+    parser: argparse.ArgumentParser, what: str = "folder of the run, or a file of weights in it", classes: bool = True
+) -> None:
     """Add RUN and the options that `open_classifier` reads."""
-    parser.add_argument("run", metavar="RUN", help="folder of the run, or a file of weights in it")
+    parser.add_argument("run", metavar="RUN", help=what)
     parser.add_argument(
         "--epoch", type=at_least(0), metavar="N", help="whose weights to load (the best, else the last saved)"
     )
@@ -26,6 +30,33 @@ def add_run_arguments(parser: argparse.ArgumentParser, classes: bool = True) -> 
     if classes:
         help_classes = "other classes: their names, or a file with one per line (those of the run)"
         parser.add_argument("--classes", nargs="+", metavar="NAME", help=help_classes)
+
+
+def add_output_arguments(parser: argparse.ArgumentParser, formats: Mapping[str, Any]) -> None:
+    """Add the options that `write_result` reads."""
+    default = next(iter(formats))
+    help_format = f"of the result (by the suffix of --output, else {default})"
+    parser.add_argument("--format", choices=formats, help=help_format)
+    parser.add_argument("--output", type=Path, metavar="FILE", help="write the result to FILE")
+
+
+def write_result(args: argparse.Namespace, formats: Mapping[str, Callable[..., str]], *result: Any) -> None:
+    """Print the result, or write it as a whole to the file that the arguments name.
+
+    Args:
+        formats: for each format what makes a text of the result; the first is the default.
+
+    Raises:
+        WriteError: the file cannot be written.
+    """
+    name = args.format or (args.output.suffix.lstrip(".").lower() if args.output else "")
+    text = formats.get(name, next(iter(formats.values())))(*result)
+    if args.output:
+        with atomic_write(args.output, "w") as file:
+            file.write(text)
+        print(f"written: {args.output}", file=sys.stderr)
+    else:
+        print(text, end="")
 
 
 def at_least(least: int) -> Callable[[str], int]:
@@ -43,9 +74,9 @@ def open_classifier(args: argparse.Namespace) -> Classifier:
     """The classifier that the arguments ask for. What is printed meanwhile goes to stderr: stdout has the result."""
     from inference.classifier import load
 
-    names = getattr(args, "classes", None)
+    given = getattr(args, "classes", None)
     with redirect_stdout(sys.stderr):
-        return load(args.run, args.epoch, args.backbone, names and class_names(names), args.device)
+        return load(args.run, args.epoch, args.backbone, given and class_names(given), args.device)
 
 
 def class_names(words: Sequence[str]) -> list[str]:

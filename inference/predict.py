@@ -8,12 +8,10 @@ import io
 import json
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dassl.utils.console import printable, utf8_text
-from dassl.utils.files import atomic_write
-from inference.options import add_run_arguments, at_least, open_classifier
+from inference.options import add_output_arguments, add_run_arguments, at_least, open_classifier, write_result
 
 if TYPE_CHECKING:
     from inference.classifier import Prediction
@@ -28,12 +26,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     images = "files, folders, patterns such as 'photos/**/*.jpg', or - for a list of files on stdin, one per line"
     parser.add_argument("images", nargs="+", metavar="IMAGES", help=images)
     parser.add_argument("--top-k", type=at_least(1), default=5, metavar="K", help="classes for each picture (5)")
-    parser.add_argument("--format", choices=FORMATS, help="of the result (by the suffix of --output, else table)")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="write the result to FILE")
     parser.add_argument("--batch", type=at_least(1), default=64, metavar="N", help="pictures at a time (64)")
-    parser.add_argument(
-        "--workers", type=at_least(0), metavar="N", help="processes that read pictures (as the run; 0: none)"
-    )
+    workers = "processes that read pictures (as the run; 0: none)"
+    parser.add_argument("--workers", type=at_least(0), metavar="N", help=workers)
+    add_output_arguments(parser, FORMATS)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -56,14 +52,7 @@ def run(args: argparse.Namespace) -> int:
         skipped |= {paths[index]: error for index, error in errors.items()}
     for error in skipped.values():
         print(printable(f"skipped: {error}"), file=sys.stderr)
-    name = args.format or (args.output.suffix.lstrip(".").lower() if args.output else "")
-    text = FORMATS.get(name, as_table)(found, skipped)
-    if args.output:
-        with atomic_write(args.output, "w") as file:
-            file.write(text)
-        print(f"{len(found)} pictures: {args.output}", file=sys.stderr)
-    else:
-        print(text, end="")
+    write_result(args, FORMATS, found, skipped)
     return int(bool(skipped))
 
 

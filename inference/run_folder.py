@@ -7,18 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from yacs.config import CfgNode
 
 import train
 from dassl.config import merge_file, merge_options
 from dassl.config.merge import shown
 from dassl.engine.weights import existing
-from dassl.utils import first_few, read_results
+from dassl.utils import check_availability, first_few, read_results
 
 CONFIG, RESULTS = "config.yaml", "results.json"
 # What concerns a training, or the place where it ran
-NEUTRAL = {"OUTPUT_DIR": "", "RESUME": "", "VERBOSE": False, "MODEL.INIT_WEIGHTS": "", "TRAIN.RANDOMNESS": "portable"}
-NEUTRAL |= {"TEST.NO_TEST": True}
+NEUTRAL: dict[str, Any] = {"OUTPUT_DIR": "", "RESUME": "", "VERBOSE": False, "TEST.NO_TEST": True}
+NEUTRAL |= {"MODEL.INIT_WEIGHTS": "", "TRAIN.RANDOMNESS": "portable"}
 
 
 @dataclass(frozen=True)
@@ -26,31 +27,31 @@ class Run:
     """A run as `inference.load` was given it.
 
     Attributes:
-        weights: what `load_model` of its trainer takes: the folder, or a file in it.
+        weights: what `load_model` of its trainer takes: the folder, or a file in it; None for untrained prompts.
         cfg: its settings, without those that concern the training alone.
         classnames: in the order of the labels; None if the run does not say.
         epoch: to be loaded; None for the best, or else the last saved.
     """
 
     folder: Path
-    weights: Path
+    weights: Path | None
     cfg: CfgNode
     classnames: list[str] | None
     epoch: int | None = None
 
 
 def read_run(
-    path: str | Path, epoch: int | None = None, backbone: str | Path | None = None, use_cuda: bool | None = None
+    path: str | Path, epoch: int | None = None, backbone: str | Path | None = None, device: str | None = None
 ) -> Run:
     """Read a run's folder; a file of weights in it, or their folder, is understood, too.
 
     Args:
         backbone: replaces MODEL.BACKBONE.NAME.
-        use_cuda: replaces USE_CUDA.
+        device: "cpu" or "cuda"; by default the GPU if there is one and USE_CUDA allows it.
 
     Raises:
         FileNotFoundError: no such path, or no run there.
-        ValueError: the settings, or the class names, are damaged or of another version.
+        ValueError: there is no such device, or the settings, or the class names, are damaged or of another version.
     """
     given = existing(path)
     folder = next((place for place in (given, *given.absolute().parents[:2]) if (place / CONFIG).is_file()), None)
@@ -64,10 +65,40 @@ def read_run(
     cfg = read_settings(folder / CONFIG)
     if backbone:
         cfg.MODEL.BACKBONE.NAME = str(backbone)
-    if use_cuda is not None:
-        cfg.USE_CUDA = use_cuda
+    return Run(folder, given, _for_inference(cfg, device), recorded_names(folder / RESULTS), epoch)
+
+
+def untrained(
+    config: str, trainer: str = "", dataset: str = "imagenet", options: Sequence[str] = (), device: str | None = None
+) -> Run:
+    """What a file of settings gives before training.
+
+    Args:
+        config: a YAML file in configs/trainers/.
+        trainer: the method; by default the name of the file's folder.
+        dataset: name of a file in configs/datasets/.
+        options: further settings, as train.py takes them.
+
+    Raises:
+        FileNotFoundError, ValueError: as train.py.
+    """
+    of_dataset = Path(train.__file__).parent / "configs" / "datasets" / f"{dataset}.yaml"
+    words = ["--config-file", config, "--dataset-config-file", str(of_dataset)]
+    words += ["--trainer", trainer or Path(config).absolute().parent.name]
+    cfg = train.setup_cfg(train.parse_args([*words, *options])).clone()
+    cfg.defrost()
+    return Run(Path(config), None, _for_inference(cfg, device), None)
+
+
+def _for_inference(cfg: CfgNode, device: str | None) -> CfgNode:
+    """The settings on that device, without those that concern a training."""
+    check_availability(device or "cpu", ["cpu", "cuda"], "device")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device is cuda, but PyTorch finds no GPU: use cpu")
+    of_device = {} if device is None else {"USE_CUDA": device == "cuda"}
+    merge_options(cfg, [word for pair in (NEUTRAL | of_device).items() for word in pair])
     cfg.freeze()
-    return Run(folder, given, cfg, recorded_names(folder / RESULTS), epoch)
+    return cfg
 
 
 def read_settings(path: Path) -> CfgNode:
@@ -85,7 +116,6 @@ def read_settings(path: Path) -> CfgNode:
         raise ValueError(f"{error}\nA run of another version of this project is used with that version") from error
     if not cfg.TRAINER.NAME:
         raise ValueError(f"{path} has no TRAINER.NAME: it is not the configuration of a run")
-    merge_options(cfg, [word for pair in NEUTRAL.items() for word in pair])
     return cfg
 
 

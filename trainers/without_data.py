@@ -33,7 +33,7 @@ def dataset_without_images(name: str, classnames: Sequence[str], template: str =
 
 
 def trainer_without_data(cfg: CfgNode, dataset: Any, clip_model: CLIP | None = None) -> ClipTrainer:
-    """The trainer of cfg.TRAINER.NAME, with its model and optimizer. It has no loaders.
+    """The trainer of cfg.TRAINER.NAME, with its model and optimizer. It has no images to load.
 
     Args:
         dataset: from `dataset_without_images`.
@@ -47,6 +47,7 @@ def trainer_without_data(cfg: CfgNode, dataset: Any, clip_model: CLIP | None = N
 
         def build_data_loader(self) -> None:
             self.dm = SimpleNamespace(dataset=dataset)
+            self.train_loader_x = range(1)  # batches of an epoch, which schedules ask for
             self.num_classes = len(dataset.classnames)
             self.lab2cname = dict(enumerate(dataset.classnames))
 

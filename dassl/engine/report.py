@@ -14,7 +14,7 @@ from dassl.config import config_name, setting
 from dassl.config.saved import saved_settings
 from dassl.engine.record import RunRecord
 
-__all__ = ["collect_results", "peak_memory_bytes"]
+__all__ = ["collect_results", "count_parameters", "device_name", "peak_memory_bytes"]
 
 
 def peak_memory_bytes(device: torch.device) -> int:
@@ -77,11 +77,11 @@ def collect_results(
         **({"per_class": evaluation["per_class"]} if "per_class" in evaluation else {}),
         "notes": notes,
         "unreadable_images": unreadable,
-        **_count_parameters(modules),
+        **count_parameters(modules),
         "image_features": record.image_features,
         "seconds": {"train": record.train_seconds, "test": record.test_seconds},
         "peak_memory_bytes": peak_memory_bytes(device),
-        "device": _device_name(device),
+        "device": device_name(device),
         "versions": {
             "python": platform.python_version(),
             "torch": torch.__version__,
@@ -107,7 +107,7 @@ def _protocol(cfg: Any) -> str:
     return "few_shot" if cfg.DATASET.NUM_SHOTS > 0 else "all_classes"
 
 
-def _count_parameters(modules: Iterable[Any]) -> dict[str, int]:
+def count_parameters(modules: Iterable[Any]) -> dict[str, int]:
     """Numbers of learned and of all scalars, each parameter counted once."""
     parameters = {id(p): p for module in modules if isinstance(module, nn.Module) for p in module.parameters()}
     return {
@@ -116,5 +116,6 @@ def _count_parameters(modules: Iterable[Any]) -> dict[str, int]:
     }
 
 
-def _device_name(device: torch.device) -> str:
+def device_name(device: torch.device) -> str:
+    """Name of the GPU, or cpu with the number of threads."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({torch.get_num_threads()} threads)"

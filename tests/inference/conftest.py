@@ -1,7 +1,9 @@
 """Runs on the demonstration that the tests of one module share."""
 
+import io
 import shutil
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
@@ -20,7 +22,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
         key = (name, epochs, *settings.items())
         if key not in runs:
             folder = tmp_path_factory.mktemp("run") / name
-            make(name, folder, epochs=epochs, DATALOADER__TRAIN_X__BATCH_SIZE=20, **settings).train()
+            with redirect_stdout(io.StringIO()):
+                make(name, folder, epochs=epochs, DATALOADER__TRAIN_X__BATCH_SIZE=20, **settings).train()
             runs[key] = folder
         return runs[key]
 

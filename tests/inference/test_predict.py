@@ -104,7 +104,7 @@ def test_nothing_is_half_written(made: Made, tmp_path: Path, capsys: Captured) -
     assert output.read_text() == "former"
     assert main(["predict", str(made()), *BIRDS[:3], "--output", str(output)]) == 0
     out, err = capsys.readouterr()
-    assert out == "" and f"3 pictures: {output}" in err
+    assert out == "" and f"written: {output}" in err
     assert output.read_text().startswith("image,top1_class,top1_score")  # by its suffix
     assert main(["predict", str(made()), BIRDS[0], "--output", str(output / "found.csv")]) == 2
     assert "error: " in capsys.readouterr().err

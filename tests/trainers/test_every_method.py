@@ -9,7 +9,7 @@ from yacs.config import CfgNode
 import datasets  # noqa: F401  (registers the datasets)
 import train
 from dassl.config import merge_file, merge_options
-from dassl.engine import build_trainer
+from dassl.engine import TRAINER_REGISTRY, build_trainer
 from dassl.utils import set_random_seed
 from experiments.methods import METHODS
 from tests.dassl.tiny import Stop, stop_after_epoch
@@ -23,7 +23,10 @@ ALONE = [name for name in TRAINED if not METHODS[name].base]  # for the others: 
 def make(
     name: str, folder: Path, prec: str = "fp32", classes: str = "base", epochs: int = 2, **settings: object
 ) -> ClipTrainer:
-    """The trainer of a row with its config of the demonstration, at one shot; settings are KEY__SUBKEY=value."""
+    """The trainer of a row with its config of the demonstration, at one shot.
+
+    Settings are NODE__KEY=value, or KEY=value of the method's own node.
+    """
     method, cfg = METHODS[name], train.default_cfg()
     cfg.TRAINER.NAME = method.trainer
     for path in ("datasets/emoji.yaml", f"trainers/{method.trainer}/{method.demonstration}.yaml"):
@@ -34,7 +37,9 @@ def make(
     options = {"DATASET.NUM_SHOTS": 1, "DATASET.SUBSAMPLE_CLASSES": classes, "DATALOADER.TRAIN_X.BATCH_SIZE": 5}
     options |= {"TEST.NO_TEST": True, "OPTIM.STEPS_PER_SHOT": 0}  # after training; epochs, not steps
     options |= {"OUTPUT_DIR": folder, "SEED": 1, "VERBOSE": False, "OPTIM.MAX_EPOCH": epochs, "OPTIM.WARMUP_EPOCH": 0}
-    options |= {key.replace("__", "."): value for key, value in settings.items()}
+    own = TRAINER_REGISTRY.get(method.trainer).config_node
+    for key, value in settings.items():
+        options[key.replace("__", ".") if "__" in key else f"TRAINER.{own}.{key}"] = value
     merge_options(cfg, [str(word) for pair in options.items() for word in pair])
     set_random_seed(1)
     return build_trainer(cfg)
