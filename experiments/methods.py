@@ -24,13 +24,15 @@ class Method:
     config: Config  # for base-to-new, and the default for the other protocols
     cross_dataset: Config | None = None
     few_shot: Config | None = None
+    second: Config | None = None  # with another backbone, whose numbers are published: for CFG
     settings: Settings | None = None  # published ones that are not in the config
     demonstration: str = "vit_micro"  # for every protocol on the embedded demonstration
     trained: bool = True  # False: there is nothing to train, so every run is a test
     base: str = ""  # trainer that it is built on: settings of its node apply, too
     script_suffix: str = ""  # ends the published names of its scripts: base2new_train_vpt.sh
     published: str = ""  # its name in published.csv, whose numbers its published configs compare with
-    undefined: Mapping[Protocol, str] = field(default_factory=dict)  # protocols that it has no meaning in, and why
+    # Protocols that it has no meaning in, and why; also cross_dataset or domain_generalization, the kinds of transfer
+    undefined: Mapping[str, str] = field(default_factory=dict)
 
     def published_config(self, protocol: Protocol, dataset: str, shots: int) -> str:
         """The config that the published numbers of ``protocol`` come from, when ``dataset`` is trained on."""
@@ -39,6 +41,13 @@ class Method:
         own = {"cross_dataset": self.cross_dataset, "few_shot": self.few_shot}.get(protocol)
         config = self.config if own is None else own
         return config if isinstance(config, str) else config(dataset, shots)
+
+    def published_configs(self, protocol: Protocol, dataset: str, shots: int) -> tuple[str, ...]:
+        """This config, and the one with another backbone that numbers are published of, too."""
+        own = self.published_config(protocol, dataset, shots)
+        if dataset == DEMONSTRATION or self.second is None:
+            return (own,)
+        return own, self.second if isinstance(self.second, str) else self.second(dataset, shots)
 
     def published_settings(self, protocol: Protocol, dataset: str, shots: int) -> tuple[str, ...]:
         """KEY VALUE pairs that the published numbers of ``protocol`` have besides the config's, likewise."""
@@ -152,6 +161,59 @@ def _mma(dataset: str, shots: int) -> str:
     return "vit_b16_ep5_imnet" if dataset == "imagenet" else "vit_b16_ep5"
 
 
+# Tip-Adapter's ends of the search for beta and alpha, and Tip-Adapter-F's initial alpha
+_TIP_ADAPTER: dict[str, tuple[list[int], float]] = {
+    "imagenet": ([7, 3], 1.17),
+    "oxford_pets": ([7, 3], 1.17),
+    "caltech101": ([12, 5], 3),
+    "dtd": ([13, 13], 2),
+    "eurosat": ([12, 10], 2),
+    "fgvc_aircraft": ([30, 30], 5),
+    "food101": ([10, 10], 1.17),
+    "oxford_flowers": ([50, 50], 10),
+    "stanford_cars": ([20, 10], 3),
+    "sun397": ([12, 10], 1.17),
+    "ucf101": ([7, 3], 3),
+}
+
+
+def _tip_adapter(protocol: Protocol, dataset: str, shots: int) -> dict[str, Any]:
+    if dataset not in _TIP_ADAPTER:
+        return {}
+    return {"TRAINER.TIPADAPTER.SEARCH_SCALE": _TIP_ADAPTER[dataset][0]}
+
+
+def _tip_adapter_f(protocol: Protocol, dataset: str, shots: int) -> dict[str, Any]:
+    if dataset not in _TIP_ADAPTER:
+        return {}
+    scale, alpha = _TIP_ADAPTER[dataset]
+    long = {"OPTIM.MAX_EPOCH": 100} if dataset == "eurosat" else {}
+    return {"TRAINER.TIPADAPTERF.SEARCH_SCALE": scale, "TRAINER.TIPADAPTERF.INIT_ALPHA": alpha} | long
+
+
+def _clip_adapter_rn50(dataset: str, shots: int) -> str:
+    return _coop_few_shot(dataset, shots).replace("vit_b16", "rn50")
+
+
+def _taskres_rn50(dataset: str, shots: int) -> str:
+    return _taskres(dataset, shots).replace("vit_b16", "rn50")
+
+
+def _taskres(dataset: str, shots: int) -> str:
+    return "vit_b16_ep100" if shots <= 4 else "vit_b16"
+
+
+def _taskres_settings(protocol: Protocol, dataset: str, shots: int) -> dict[str, Any]:
+    if dataset == "imagenet":
+        return {"OPTIM.LR": 2e-4}
+    return {"TRAINER.TASKRES.RESIDUAL_SCALE": 1.0} if dataset == "oxford_flowers" else {}
+
+
+def _of_trained_classes(what: str) -> dict[str, str]:
+    """The protocols that test other classes than those trained on, of a method that learns for each class."""
+    return dict.fromkeys(("base2new", "cross_dataset"), f"{what}, so it has nothing for other classes")
+
+
 METHODS = {
     method.name: method
     for method in (
@@ -232,6 +294,34 @@ METHODS = {
             few_shot=_mmrl_few_shot,
             settings=_mmrlpp,
             published="MMRL++",
+        ),
+        Method(
+            "tip_adapter",
+            "TipAdapter",
+            "vit_b16",
+            second="rn50",
+            settings=_tip_adapter,
+            published="Tip-Adapter",
+            undefined=_of_trained_classes("its cache holds images of the classes that it was made for"),
+        ),
+        Method(
+            "tip_adapter_f",
+            "TipAdapterF",
+            "vit_b16",
+            second="rn50",
+            settings=_tip_adapter_f,
+            published="Tip-Adapter-F",
+            undefined=_of_trained_classes("its cache holds images of the classes that it was made for"),
+        ),
+        Method("clip_adapter", "CLIPAdapter", _coop_few_shot, second=_clip_adapter_rn50, published="CLIP-Adapter"),
+        Method(
+            "taskres",
+            "TaskRes",
+            _taskres,
+            cross_dataset="generalization_vit16",
+            second=_taskres_rn50,
+            settings=_taskres_settings,
+            undefined=_of_trained_classes("it learns a residual for each class"),
         ),
         Method(
             "dept_coop",

@@ -8,7 +8,7 @@ import os
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from dassl.utils.names import closest_hint
 from dassl.utils.schema import describe
@@ -39,6 +39,10 @@ MODEL_SETTINGS = (
     *("MODEL.BACKBONE.NAME", "INPUT.SIZE", "INPUT.INTERPOLATION", "INPUT.PIXEL_MEAN", "INPUT.PIXEL_STD"),
     *UNSET,  # with their defaults, since no config file has them
 )
+
+
+# What a row of experiments/methods.py may call undefined
+DEFINABLE = ("base2new", "cross_dataset", "domain_generalization", "few_shot")
 
 
 @dataclass(frozen=True)
@@ -76,13 +80,8 @@ class Request:
         """The config asked for, or the published one.
 
         Raises:
-            ValueError: the trainer has no such config, or the protocol has no meaning for the method.
+            ValueError: the trainer has no such config.
         """
-        if reason := self.method.undefined.get(protocol):
-            others = [name for name in get_args(Protocol) if name not in self.method.undefined]
-            raise ValueError(
-                f"{self.method.name} cannot run the protocol {protocol}: {reason}. It runs {', '.join(others)}"
-            )
         trainer = self.method.trainer
         config = self.config or self.method.published_config(protocol, self.dataset, self.shots)
         _check_configs("config", f" of {trainer}", (config,), f"configs/trainers/{trainer}")
@@ -90,7 +89,17 @@ class Request:
 
     def settings_for(self, protocol: Protocol) -> tuple[str, ...]:
         """KEY VALUE pairs that are published with the config; none if another config is asked for."""
-        return () if self.config else self.method.published_settings(protocol, self.dataset, self.shots)
+        asked = (protocol, self.dataset, self.shots)
+        published = not self.config or self.config in self.method.published_configs(*asked)[1:]
+        return self.method.published_settings(*asked) if published else ()
+
+    def check_defined(self, protocol: str) -> None:
+        """Raise a ValueError if the method has no meaning in ``protocol``."""
+        if reason := self.method.undefined.get(protocol):
+            others = [name for name in DEFINABLE if name not in self.method.undefined]
+            raise ValueError(
+                f"{self.method.name} cannot run the protocol {protocol}: {reason}. It runs {', '.join(others)}"
+            )
 
 
 @dataclass(frozen=True)
@@ -267,17 +276,22 @@ def base2new_test(request: Request) -> Job:
 
 def xd_train(request: Request) -> Job:
     """Train on all classes of ``request.dataset``, the source of a transfer."""
+    if request.method.undefined.keys() >= {"cross_dataset", "domain_generalization"}:
+        request.check_defined("cross_dataset")
     return _all_classes(request, "cross_dataset")
 
 
 def xd_test(request: Request) -> Job:
     """Test the weights that were trained on ``request.source`` on ``request.dataset``."""
+    if request.dataset != request.source:
+        request.check_defined(transfer_protocol(request.dataset))
     needs = xd_train(replace(request, dataset=request.source))
     return _evaluation(request, needs.run.config, source=request.source, published=needs.published, needs=needs)
 
 
 def few_shot(request: Request) -> Job:
     """Train on all classes: one point of a few-shot curve."""
+    request.check_defined("few_shot")
     return _all_classes(request, "few_shot")
 
 
@@ -297,10 +311,12 @@ def reproduce_xd(request: Request, weights: str) -> list[Job]:
     """Test downloaded weights, trained on ImageNet, on another dataset."""
     published = replace(request, dataset="imagenet").settings_for("cross_dataset")
     config = request.config_for("cross_dataset")
+    request.check_defined(transfer_protocol(request.dataset))
     return [_evaluation(request, config, source="imagenet", published=published, weights=weights)]
 
 
 def _base2new(request: Request, stage: str, classes: str, weights: str = "", **more: Any) -> Job:
+    request.check_defined("base2new")
     run = _run(request, stage, request.config_for("base2new"), reproduced=bool(weights))
     options = ("DATASET.NUM_SHOTS", str(request.shots), "DATASET.SUBSAMPLE_CLASSES", classes)
     return _job(request, run, options, published=request.settings_for("base2new"), weights=weights, **more)

@@ -68,7 +68,7 @@ def published_method(run: Run, protocol: str) -> str | None:
             for method in METHODS.values()
             if method.published
             and method.trainer == run.trainer
-            and method.published_config(kind, trained_on, run.shots) == run.config
+            and run.config in method.published_configs(kind, trained_on, run.shots)
         ),
         None,
     )

@@ -26,9 +26,9 @@ def test_every_published_config_exists(name: str, dataset: str) -> None:
     method = METHODS[name]
     for protocol in PROTOCOLS:
         for shots in (1, 2, 4, 8, 16):
-            config = method.published_config(protocol, dataset, shots)
-            assert (CONFIGS / method.trainer / f"{config}.yaml").is_file(), (protocol, shots, config)
-            assert config.startswith("vit_micro") == (dataset == "emoji")
+            for config in method.published_configs(protocol, dataset, shots):
+                assert (CONFIGS / method.trainer / f"{config}.yaml").is_file(), (protocol, shots, config)
+                assert config.startswith("vit_micro") == (dataset == "emoji")
 
 
 @pytest.mark.parametrize(
@@ -65,6 +65,15 @@ def test_every_published_config_exists(name: str, dataset: str) -> None:
         ("mmrlpp", "few_shot", "dtd", 16, 100),
         *((name, protocol, "imagenet", 16, 5) for name in ("mmrl", "mmrlpp") for protocol in ("base2new", "few_shot")),
         *((name, "cross_dataset", "imagenet", 16, 1) for name in ("mmrl", "mmrlpp")),
+        ("tip_adapter", "few_shot", "dtd", 16, 0),
+        ("tip_adapter_f", "few_shot", "dtd", 16, 20),
+        ("clip_adapter", "few_shot", "dtd", 1, 50),
+        ("clip_adapter", "few_shot", "dtd", 4, 100),
+        ("clip_adapter", "base2new", "dtd", 16, 200),
+        ("clip_adapter", "cross_dataset", "imagenet", 16, 50),
+        ("taskres", "few_shot", "dtd", 4, 100),
+        ("taskres", "few_shot", "dtd", 8, 200),
+        ("taskres", "cross_dataset", "imagenet", 16, 200),
     ],
 )
 def test_published_configs_train_the_published_number_of_epochs(
@@ -73,6 +82,7 @@ def test_published_configs_train_the_published_number_of_epochs(
     assert epochs(METHODS[name], protocol, dataset, shots) == expected
 
 
+TIP_F_EUROSAT = ("TRAINER.TIPADAPTERF.SEARCH_SCALE", "[12, 10]", "TRAINER.TIPADAPTERF.INIT_ALPHA", "2")
 GPA_45 = ("TRAINER.PROMPTSRC.GPA_MEAN", "45", "TRAINER.PROMPTSRC.GPA_STD", "5")
 
 
@@ -93,6 +103,12 @@ GPA_45 = ("TRAINER.PROMPTSRC.GPA_MEAN", "45", "TRAINER.PROMPTSRC.GPA_STD", "5")
         ("mmrlpp", "base2new", "food101", 16, ("TRAINER.MMRLpp.BETA", "0.1", "TRAINER.MMRLpp.REG_WEIGHT", "1")),
         *((name, "base2new", "imagenet", 16, ()) for name in ("mmrl", "mmrlpp")),
         *((name, "cross_dataset", dataset, 16, ()) for name in ("mmrl", "mmrlpp") for dataset in ("imagenet", "dtd")),
+        ("tip_adapter", "few_shot", "dtd", 4, ("TRAINER.TIPADAPTER.SEARCH_SCALE", "[13, 13]")),
+        ("tip_adapter", "few_shot", "emoji", 4, ()),
+        ("tip_adapter_f", "few_shot", "eurosat", 1, (*TIP_F_EUROSAT, "OPTIM.MAX_EPOCH", "100")),
+        ("taskres", "few_shot", "oxford_flowers", 1, ("TRAINER.TASKRES.RESIDUAL_SCALE", "1.0")),
+        ("taskres", "few_shot", "imagenet", 16, ("OPTIM.LR", "0.0002")),
+        ("taskres", "few_shot", "dtd", 16, ()),
     ],
 )
 def test_published_settings_of_a_dataset(

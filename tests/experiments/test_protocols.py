@@ -49,6 +49,38 @@ def test_a_transfer_depends_on_the_training_on_its_source(request_of) -> None:
     assert demonstration.run.config == demonstration.needs.run.config == "vit_micro"
 
 
+@pytest.mark.parametrize("name", ["tip_adapter", "tip_adapter_f", "taskres"])
+def test_a_protocol_that_a_method_has_no_meaning_in_is_refused(request_of, name: str) -> None:
+    """What it learns is of the classes that it was trained on: also ImageNet's variants have these, or some of them."""
+    for make, protocol in (
+        (protocols.base2new_train, "base2new"),
+        (protocols.base2new_test, "base2new"),
+        (protocols.xd_test, "cross_dataset"),
+    ):
+        with pytest.raises(ValueError) as error:
+            make(request_of(METHODS[name]))
+        assert f"{name} cannot run the protocol {protocol}: it" in str(error.value)
+        assert str(error.value).endswith("nothing for other classes. It runs domain_generalization, few_shot")
+    assert protocols.few_shot(request_of(METHODS[name])).run.stage == "all_classes"
+    test = protocols.xd_test(request_of(METHODS[name], dataset="imagenet_a"))
+    assert test.needs == protocols.xd_train(request_of(METHODS[name], dataset="imagenet"))
+    assert protocols.xd_test(request_of(METHODS[name], dataset="emoji", source="emoji")).run.dataset == "emoji"
+    nowhere = replace(METHODS[name], undefined=dict.fromkeys(protocols.DEFINABLE[:3], "a test"))
+    with pytest.raises(ValueError, match=r"cross_dataset: a test. It runs few_shot"):
+        protocols.xd_train(request_of(nowhere, dataset="imagenet"))
+
+
+def test_a_published_config_with_another_backbone_has_the_published_settings(request_of) -> None:
+    tip = METHODS["tip_adapter"]
+    scale = ("TRAINER.TIPADAPTER.SEARCH_SCALE", "[13, 13]")
+    assert protocols.few_shot(request_of(tip)).published == scale
+    assert protocols.few_shot(request_of(tip, config="rn50")).published == scale
+    assert protocols.few_shot(request_of(tip, config="vit_micro")).published == ()
+    clip_adapter = METHODS["clip_adapter"]
+    assert clip_adapter.published_configs("few_shot", "dtd", 1) == ("vit_b16_ep50", "rn50_ep50")
+    assert clip_adapter.published_configs("few_shot", "emoji", 1) == ("vit_micro",)
+
+
 @pytest.mark.parametrize("make", [protocols.base2new_train, protocols.base2new_test])
 def test_a_method_without_training_depends_on_nothing(request_of, make) -> None:
     job = make(request_of(METHODS["zsclip"]))

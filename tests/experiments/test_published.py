@@ -133,6 +133,9 @@ MAPLE, TRANSFER = "vit_b16_c2_ep5_batch4_2ctx", "vit_b16_c2_ep5_batch4_2ctx_cros
         (Run("all_classes", "imagenet", "CoOp", "vit_b16_ep50_ctxv1", 16, 1), 71.51),
         (Run("zero_shot", "imagenet_r", "ZeroshotCLIP", "vit_b16", 0), 73.96),
         (Run("zero_shot", "imagenet", "ZeroshotCLIP", "vit_b16", 0), 66.73),
+        (Run("all_classes", "dtd", "TipAdapter", "rn50", 16, 1), 60.93),  # published with RN50, ours with ViT-B/16
+        (Run("all_classes", "dtd", "TipAdapterF", "rn50", 1, 1), 49.65),
+        (Run("all_classes", "dtd", "CLIPAdapter", "rn50_ep100", 4, 1), 56.86),
     ],
 )
 def test_a_run_of_a_published_config_has_its_published_number(run: Run, expected: float) -> None:
@@ -148,6 +151,8 @@ def test_a_run_of_a_published_config_has_its_published_number(run: Run, expected
         Run("train_base", "oxford_pets", "MaPLe", TRANSFER, 16, 1),  # the config of another table
         Run("train_base", "oxford_pets", "MaPLe", MAPLE, 16, 1, variant="lr_0.01"),
         Run("train_base", "oxford_pets", "CoOp", "vit_b16_ep50_ctxv1", 16, 1),
+        Run("all_classes", "dtd", "TipAdapter", "vit_b16", 16, 1),  # another backbone than the published one
+        Run("all_classes", "dtd", "CLIPAdapter", "rn50", 4, 1),  # the epochs of 16 shots
         Run("train_base", "emoji", "MaPLe", "vit_micro", 16, 1),
         Run("evaluation", "food101", "MaPLe", TRANSFER, 16, 1, source="caltech101"),  # another source
         Run("evaluation", "food101", "MaPLe", MAPLE, 16, 1, source="imagenet"),
