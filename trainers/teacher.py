@@ -17,7 +17,7 @@ from clip.model import CLIP
 from clip.text import TextEncoder
 
 from .prompted_clip import FixedTexts, PromptedCLIP, unit
-from .prompts import DEFAULT_TEMPLATE, ContextLearner, fill
+from .prompts import DEFAULT_TEMPLATE, IMAGENET_TEMPLATES_SELECT, ContextLearner, fill
 
 # The templates of KgCoOp's teacher, where they are not the data set's own.
 KGCOOP_TEMPLATES = {"DescribableTextures": "a photo of a {}, a type of texture."}
@@ -31,6 +31,16 @@ def template_of(dataset: Any, published: Mapping[str, str]) -> str:
     """
     own = getattr(dataset, "template", DEFAULT_TEMPLATE)
     return own if "template" in vars(dataset) else published.get(type(dataset).__name__, own)
+
+
+def texts_as_named(dataset: Any) -> list[list[str]]:
+    """For each template the prompts of the K classes, whose names keep their underscores, as TaskRes and CLAP have it.
+
+    The template is the data set's own; for ImageNet seven others are before it.
+    """
+    templates = IMAGENET_TEMPLATES_SELECT if type(dataset).__name__ == "ImageNet" else []
+    templates = [*templates, getattr(dataset, "template", DEFAULT_TEMPLATE)]
+    return [[template.format(name) for name in dataset.classnames] for template in templates]
 
 
 class TextTeacher:
@@ -51,9 +61,13 @@ class TextTeacher:
         """(K, E) on the device of the text tower: the mean of the raw features over the templates, normalised."""
         device = text_encoder.text_projection.device
         if self._features is None or self._features.device != device:
-            total = sum(self.encode(texts, text_encoder) for texts in self._texts)
-            self._features = unit(torch.as_tensor(total) / len(self._texts))
+            self._features = unit(self.mean_features(text_encoder))
         return self._features
+
+    def mean_features(self, text_encoder: TextEncoder) -> Tensor:
+        """Raw features (K, E), in fp32: the mean over the templates. Computed at every call."""
+        total = sum(self.encode(texts, text_encoder) for texts in self._texts)
+        return torch.as_tensor(total) / len(self._texts)
 
     @torch.no_grad()
     def encode(self, texts: Sequence[str], text_encoder: TextEncoder) -> Tensor:

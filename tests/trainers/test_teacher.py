@@ -3,11 +3,13 @@
 import pytest
 import torch
 
+import datasets  # noqa: F401  (registers the datasets)
+from dassl.data.datasets import DATASET_REGISTRY
 from tests import golden
 from tests.paths import needs_golden
 from trainers.prompted_clip import independently_prompted, unit
 from trainers.prompts import fill
-from trainers.teacher import TextTeacher, template_of
+from trainers.teacher import TextTeacher, template_of, texts_as_named
 
 
 @needs_golden
@@ -22,6 +24,19 @@ def test_features_equal_the_golden_ones_beside_prompts_in_the_tower(file: str):
     torch.testing.assert_close(found, unit(values["aux.teacher_text"]), rtol=1e-4, atol=1e-6)
     assert not found.requires_grad
     assert teacher.features(model.text_encoder) is found
+
+
+@needs_golden
+@pytest.mark.parametrize("file", ["taskres_a05", "taskres_a10_imagenet", "clap_l2", "clap_l2_imagenet"])
+def test_mean_features_equal_the_golden_ones_of_names_with_underscores(file: str):
+    values, meta = golden.read(f"{file}.safetensors")
+    name = meta["dataset_template"]
+    dataset = type(name, (), {"classnames": meta["classnames"], "template": DATASET_REGISTRY.get(name).template})()
+    texts = texts_as_named(dataset)
+    assert texts == [[template.format(name) for name in meta["classnames"]] for template in meta["templates"]]
+    clip_model = golden.golden_clip()
+    found = TextTeacher(clip_model, texts).mean_features(clip_model.text_encoder())
+    golden.assert_close(found, values["aux.base_text_features"])
 
 
 class OxfordPets:
