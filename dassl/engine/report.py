@@ -40,6 +40,7 @@ def collect_results(
     precision: str | None,
     evaluation: dict[str, Any] | None,
     notes: list[str],
+    chosen: dict[str, Any],
     unreadable: dict[str, int],
 ) -> dict[str, Any]:
     """The content of results.json after a test, whose fields docs/OUTPUTS.md describes.
@@ -51,6 +52,7 @@ def collect_results(
         precision: what the model computed in; by default what the trainer's config node asks for.
         evaluation: the evaluator's report, if it makes one.
         notes: sentences that a reader of the result should know.
+        chosen: what the method chose by itself.
         unreadable: images by split that were skipped because they cannot be read.
     """
     evaluation = evaluation or {}
@@ -76,6 +78,7 @@ def collect_results(
         "top5_accuracy": evaluation.get("top5_accuracy"),
         **({"per_class": evaluation["per_class"]} if "per_class" in evaluation else {}),
         "notes": notes,
+        "chosen": chosen,
         "unreadable_images": unreadable,
         **count_parameters(modules),
         "image_features": record.image_features,

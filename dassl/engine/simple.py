@@ -338,10 +338,15 @@ class SimpleTrainer(TrainerBase):
                     *getattr(self.evaluator, "notes", ()),
                     *self.result_notes(),
                 ],
+                chosen=self.chosen(),
                 unreadable={name: _unreadable(loader) for name, loader in loaders.items()},
             )
             self.run_record.write_results(self.output_dir, results)
         self.run_record.results_written = True
+
+    def chosen(self) -> dict[str, Any]:
+        """Plain values that the method chose by itself, by name, such as hyper-parameters that it searched for."""
+        return {}
 
     def result_notes(self) -> list[str]:
         """Sentences on the method that a reader of results.json should know."""

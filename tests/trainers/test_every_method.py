@@ -15,6 +15,7 @@ from experiments.methods import METHODS
 from tests.dassl.tiny import Stop, stop_after_epoch
 from tests.paths import ROOT
 from trainers.base import ClipTrainer
+from trainers.checkpoint import own_tensors
 
 TRAINED = [name for name, method in METHODS.items() if method.trained]
 ALONE = [name for name in TRAINED if not METHODS[name].base]  # for the others: test_on_base.py
@@ -34,6 +35,8 @@ def make(
     for node in cfg.TRAINER.values():  # a method on another has two
         if isinstance(node, CfgNode) and "PREC" in node:
             node.PREC = prec
+            if "VIEWS" in node:
+                node.VIEWS = 2
     options = {"DATASET.NUM_SHOTS": 1, "DATASET.SUBSAMPLE_CLASSES": classes, "DATALOADER.TRAIN_X.BATCH_SIZE": 5}
     options |= {"TEST.NO_TEST": True, "OPTIM.STEPS_PER_SHOT": 0}  # after training; epochs, not steps
     options |= {"OUTPUT_DIR": folder, "SEED": 1, "VERBOSE": False, "OPTIM.MAX_EPOCH": epochs, "OPTIM.WARMUP_EPOCH": 0}
@@ -49,6 +52,11 @@ def learned(trainer: ClipTrainer) -> dict[str, torch.Tensor]:
     return {name: p.detach().clone() for name, p in trainer.model.named_parameters() if p.requires_grad}
 
 
+def saved(trainer: ClipTrainer) -> dict[str, torch.Tensor]:
+    """What is learned, and the buffers of checkpoints."""
+    return learned(trainer) | own_tensors(trainer.checkpoint_root(), trainer.model.pretrained_tensors())
+
+
 @pytest.mark.parametrize("name", ALONE)
 def test_a_resumed_run_has_the_same_bits_and_its_weights_test_other_classes(name: str, tmp_path: Path) -> None:
     whole = make(name, tmp_path / "whole")
@@ -59,16 +67,25 @@ def test_a_resumed_run_has_the_same_bits_and_its_weights_test_other_classes(name
     assert not [key for key in start if torch.equal(start[key], ended[key])], "not trained"
 
     stopped = make(name, tmp_path / "stopped")
-    stop_after_epoch(stopped, 1)
-    with pytest.raises(Stop):
-        stopped.train()
+    if whole.max_epoch:
+        stop_after_epoch(stopped, 1)
+        with pytest.raises(Stop):
+            stopped.train()
     resumed = make(name, tmp_path / "stopped")
     resumed.train()
-    again = learned(resumed)
-    assert not [key for key in ended if not torch.equal(ended[key], again[key])], "other bits"
+    again = saved(resumed)
+    assert not [key for key, value in saved(whole).items() if not torch.equal(value, again[key])], "other bits"
 
     new = make(name, tmp_path / "new", classes="new")
-    new.load_model(str(tmp_path / "whole"), epoch=2)
+    if "base2new" in METHODS[name].undefined:
+        with pytest.raises(ValueError, match=r"trained on 20 classes, but 20 of the 20 classes of Emoji are not among"):
+            new.load_model(str(tmp_path / "whole"), epoch=whole.max_epoch)
+        new = make(name, tmp_path / "all", classes="base")
+        new.load_model(str(tmp_path / "whole"), epoch=whole.max_epoch)
+        assert all(torch.equal(value, saved(new)[key]) for key, value in saved(whole).items()), "not loaded"
+        assert 0 <= new.test() <= 100
+        return
+    new.load_model(str(tmp_path / "whole"), epoch=whole.max_epoch)
     loaded = learned(new)
     assert not [key for key in loaded if key in ended and not torch.equal(loaded[key], ended[key])], "not loaded"
     assert new.dm.dataset.classnames != whole.dm.dataset.classnames
@@ -82,6 +99,6 @@ def test_lower_precisions_train_with_fp32_masters(name: str, prec: str, tmp_path
     start = learned(trainer)
     trainer.train()
     ended = learned(trainer)
-    assert {value.dtype for value in ended.values()} == {torch.float32}
-    assert all(value.isfinite().all() for value in ended.values())
-    assert any(not torch.equal(start[key], ended[key]) for key in start)
+    assert {value.dtype for value in ended.values()} <= {torch.float32}
+    assert all(value.isfinite().all() for value in saved(trainer).values())
+    assert any(not torch.equal(start[key], ended[key]) for key in start) or not trainer.max_epoch
