@@ -152,6 +152,8 @@ def _mma(dataset: str, shots: int) -> str:
     return "vit_b16_ep5_imnet" if dataset == "imagenet" else "vit_b16_ep5"
 
 
+_NO_NEW_CLASSES = "it learns weights of each class that it is trained on, and has none of new classes"
+
 METHODS = {
     method.name: method
     for method in (
@@ -285,6 +287,9 @@ METHODS = {
             published="MMA",
         ),
         Method("clip_lora", "CLIPLoRA", "vit_b16", published="CLIP-LoRA"),
+        Method("lpp", "LPpp", "vit_b16", undefined={"base2new": _NO_NEW_CLASSES}),
+        Method("clap", "CLAP", "vit_b16", undefined={"base2new": _NO_NEW_CLASSES}),
+        Method("linear_probe", "LinearProbe", "vit_b16", undefined={"base2new": _NO_NEW_CLASSES}),
     )
 }
 
