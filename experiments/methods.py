@@ -375,6 +375,11 @@ METHODS = {
             published="MMA",
         ),
         Method("clip_lora", "CLIPLoRA", "vit_b16", published="CLIP-LoRA"),
+        Method("lpp", "LPpp", "vit_b16", undefined=_of_trained_classes("it learns weights for each class")),
+        Method("clap", "CLAP", "vit_b16", undefined=_of_trained_classes("it learns weights for each class")),
+        Method(
+            "linear_probe", "LinearProbe", "vit_b16", undefined=_of_trained_classes("it learns weights for each class")
+        ),
     )
 }
 

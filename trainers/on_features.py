@@ -50,6 +50,7 @@ class FeatureTrainer(ClipTrainer):
     class_dims: Mapping[str, int] = {}
     #: Learned tensors and buffers whose rows are support images, which a checkpoint knows the number of
     of_support: tuple[str, ...] = ()
+    unchanging = ("model",)  # all that is learned is in the checkpoint's root, which is registered
 
     def build_model(self) -> None:
         self._computed: dict[tuple[int, int], Features] = {}
@@ -57,7 +58,7 @@ class FeatureTrainer(ClipTrainer):
         self.model.eval()
 
     def set_model_mode(self, mode: str = "train", names: Any = None) -> None:
-        """Of what is learned: the towers stay in evaluation mode, so that text features are kept between epochs."""
+        """Of what is learned: towers stay in evaluation mode, so that text features are kept from epoch to epoch."""
         self.checkpoint_root().train(mode == "train")
 
     def support(self, views: int = 0) -> Features:

@@ -51,12 +51,15 @@ class MethodAttributes:
                 self._signatures[name] = _signature(value)
 
     def of(self, trainer: Any) -> dict[str, Any]:
-        """The method's attributes by name."""
+        """The method's attributes by name, without those that training does not change."""
         registered = {id(part) for entry in trainer.registered_models() for part in entry[1:4] if part is not None}
         return {
             name: value
             for name, value in vars(trainer).items()
-            if name not in self._engine and id(value) not in registered and value is not self
+            if name not in self._engine
+            and name not in trainer.unchanging
+            and id(value) not in registered
+            and value is not self
         }
 
     def save(self, trainer: Any) -> dict[str, Any]:

@@ -43,6 +43,9 @@ class TrainerBase:
     #: State-dict entries that are computed from the current data, such as embeddings of the class names, or that are
     #: not used, by a part of their names: ``load_model`` ignores them in a file and leaves the model's own unchanged.
     not_loaded: tuple[str, ...] = ()
+    #: Attributes that training does not change, such as large frozen models, which are then not searched for changes
+    #: after every epoch. A part of one that is registered is saved nevertheless.
+    unchanging: tuple[str, ...] = ()
     start_epoch: int
     epoch: int
     max_epoch: int

@@ -49,6 +49,17 @@ def test_stopped_after_an_epoch(tmp_path, undisturbed, stop_after) -> None:
     assert_same_bits(everything(train(tiny_cfg(tmp_path))), undisturbed)
 
 
+def test_attributes_that_training_does_not_change_are_left_out(tmp_path, undisturbed) -> None:
+    class Frozen(TinyTrainer):
+        unchanging = ("scale", "scale_optim")
+
+    Frozen.__name__ = "TinyTrainer"
+    train(tiny_cfg(tmp_path), 2, Frozen)
+    assert load_checkpoint(tmp_path / RESUME_FILE)["attributes"].keys() == {"step_counter", "average"}
+    resumed = everything(train(tiny_cfg(tmp_path), trainer_class=Frozen))
+    assert not torch.equal(resumed["scale.weight"], undisturbed["scale.weight"]), "it had changed after all"
+
+
 def test_stopped_after_every_epoch(tmp_path, undisturbed) -> None:
     for stop_after in (1, 2, 3):
         train(tiny_cfg(tmp_path), stop_after)

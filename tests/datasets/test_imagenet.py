@@ -65,6 +65,28 @@ def test_shots_are_those_of_one_generator_over_the_sorted_listing(root):
     assert len(drawn.val) == 6
 
 
+@pytest.mark.parametrize(("shots", "held_out"), [(1, 1), (2, 2), (3, 2), (4, 1), (5, 0), (-1, 0)])
+def test_training_images_that_are_not_drawn_are_held_out(root, shots, held_out):
+    """min(K, 4) of each class where there are as many; the draws of the training images come before."""
+    dataset = build("ImageNet", root, num_shots=shots, seed=2)
+    assert [item.label for item in dataset.held_out] == [label for label in range(3) for _ in range(held_out)]
+    drawn = {item.impath for item in dataset.train_x}
+    everything = {item.impath: (item.label, item.classname) for item in build("ImageNet", root).train_x}
+    for item in dataset.held_out:
+        assert item.impath not in drawn
+        assert everything[item.impath] == (item.label, item.classname)
+    again = build("ImageNet", root, num_shots=shots, seed=2)
+    assert relative(again.held_out, root) == relative(dataset.held_out, root)
+
+
+@pytest.mark.parametrize("classes", ["base", "new"])
+def test_held_out_images_are_of_the_classes_at_hand(root, classes):
+    dataset = build("ImageNet", root, num_shots=2, classes=classes)
+    labels = {item.classname: item.label for item in dataset.train_x}
+    assert {item.classname: item.label for item in dataset.held_out} == labels
+    assert dataset.classnames == list(labels)
+
+
 def test_shots_do_not_depend_on_the_order_of_the_filesystem(root, monkeypatch):
     expected = [item.impath for item in build("ImageNet", root, num_shots=3).train_x]
     (root / "imagenet" / "listing_train.json").unlink()
