@@ -22,6 +22,7 @@ from trainers.prompted_clip import unit
 from trainers.prompts import fill
 
 GOLDEN = ["cliplora_both_qkv_r2", "cliplora_both_qkvo_r4", "cliplora_vision_qv_r2"]
+BACKBONE = {"MODEL.BACKBONE.NAME": "ViT-B/16"}  # any that there is: checkpoints name it
 
 
 def ours(name: str) -> str:
@@ -41,7 +42,7 @@ def golden(name: str):
     optim = {key: value for key, value in meta["optim"].items() if key != "betas"}  # the defaults
     trainer = make_trainer(
         meta | {"trainer": "CLIPLoRA", "optim": optim},
-        settings={f"TRAINER.CLIPLORA.{key}": value for key, value in settings.items()},
+        settings=BACKBONE | {f"TRAINER.CLIPLORA.{key}": value for key, value in settings.items()},
     )
     return named, meta, trainer
 

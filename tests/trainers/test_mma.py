@@ -18,7 +18,9 @@ KEYS = ("TEXT_CTX_INIT", "ADAPTER_START", "ADAPTER_END", "ADAPTER_DIM", "ADAPTER
 
 def golden(name: str):
     values, meta = read(f"{name}.safetensors")
-    return values, meta, make_trainer(meta, settings={f"TRAINER.MMADAPTER.{key}": meta[key] for key in KEYS})
+    settings = {"MODEL.BACKBONE.NAME": "ViT-B/16"}  # any that there is: checkpoints name it
+    settings |= {f"TRAINER.MMADAPTER.{key}": meta[key] for key in KEYS}
+    return values, meta, make_trainer(meta, settings=settings)
 
 
 @needs_golden
