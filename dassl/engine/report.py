@@ -78,7 +78,7 @@ def collect_results(
         "top5_accuracy": evaluation.get("top5_accuracy"),
         **({"per_class": evaluation["per_class"]} if "per_class" in evaluation else {}),
         "notes": notes,
-        **({"chosen": chosen} if chosen else {}),
+        "chosen": chosen,
         "unreadable_images": unreadable,
         **count_parameters(modules),
         "image_features": record.image_features,
