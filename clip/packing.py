@@ -192,9 +192,9 @@ class Packing(nn.Module):
                 own.flatten(0, 1)[:, :, None],  # (G n, H, 1, Dh)
                 self._keys(keys, i),
                 self._keys(values, i),
-                attn_mask=self.get_buffer(f"seen_{i}").repeat(len(q), 1, 1, 1),
+                attn_mask=self.get_buffer(f"seen_{i}").repeat(q.shape[0], 1, 1, 1),
             )
-            out.append(attended.reshape(len(q), self.buckets[i].prompts, -1))
+            out.append(attended.reshape(q.shape[0], self.buckets[i].prompts, -1))
         return torch.cat(out, dim=1)  # (G, K, D), in packed order
 
 

@@ -17,6 +17,8 @@ examples, with the run that `bash scripts/maple/base2new_train_maple.sh emoji 1`
   find photos -name '*.png' | python -m inference predict $RUN - --format json
   python -m inference cost $RUN
   python -m inference cost configs/trainers/MaPLe/vit_b16_c2_ep5_batch4_2ctx.yaml --num-classes 50
+  python -m inference export $RUN --format onnx bundle --int8
+  python -m inference interpret $RUN
 
 A score is the softmax probability of a class among those that are asked for. docs/INFERENCE.md has more."""
 
@@ -24,6 +26,8 @@ COMMANDS = {  # each a module with add_arguments(parser) and run(args)
     "predict": "the classes of pictures, with scores",
     "demo": "a page in the browser: drop a picture, edit class names, see scores",
     "cost": "parameters, operations, speed and memory of a run or a file of settings",
+    "export": "the run as ONNX, TorchScript, torch.export or a bundle of safetensors",
+    "interpret": "a page on what was learned: nearest words, features, attention, confused classes",
 }
 
 

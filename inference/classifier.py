@@ -24,6 +24,7 @@ from trainers.conditional import ConditionalCLIP
 from trainers.prompted_clip import FrozenTowersCLIP
 from trainers.without_data import dataset_without_images, trainer_without_data
 
+from .bundle import is_bundle, read_bundle
 from .run_folder import Run, check_names, read_run
 
 Picture = str | Path | Image.Image
@@ -67,7 +68,8 @@ def load(
     """The classifier of a run, in evaluation mode.
 
     Args:
-        run: the run's folder, as train.py wrote it. A file of weights in it is understood, too.
+        run: the run's folder, as train.py wrote it, or a bundle (`python -m inference export`). A file of weights in a
+            run's folder is understood, too.
         epoch: the epoch whose weights are loaded; by default the best, or else the last saved.
         backbone: name or file of the backbone, where it is no longer that of the run's config.yaml.
         classnames: as `Classifier.with_classes`; by default those of the run.
@@ -78,7 +80,12 @@ def load(
         ValueError: the run is damaged or of another version, does not say its class names, or has learned something
             for each of its classes and is asked for others.
     """
-    found = read_run(run, epoch, backbone, device)
+    if is_bundle(run):
+        if epoch is not None:
+            raise ValueError(f"{run} is a bundle, which has the weights of one epoch: give no epoch")
+        found = read_bundle(run, backbone, device)
+    else:
+        found = read_run(run, epoch, backbone, device)
     names = found.classnames if classnames is None else check_names(classnames, "the class names")
     if names is None:
         names = _names_in_weights(found)

@@ -65,7 +65,7 @@ def read_run(
     cfg = read_settings(folder / CONFIG)
     if backbone:
         cfg.MODEL.BACKBONE.NAME = str(backbone)
-    return Run(folder, given, _for_inference(cfg, device), recorded_names(folder / RESULTS), epoch)
+    return Run(folder, given, for_inference(cfg, device), recorded_names(folder / RESULTS), epoch)
 
 
 def untrained(
@@ -87,10 +87,10 @@ def untrained(
     words += ["--trainer", trainer or Path(config).absolute().parent.name]
     cfg = train.setup_cfg(train.parse_args([*words, *options])).clone()
     cfg.defrost()
-    return Run(Path(config), None, _for_inference(cfg, device), None)
+    return Run(Path(config), None, for_inference(cfg, device), None)
 
 
-def _for_inference(cfg: CfgNode, device: str | None) -> CfgNode:
+def for_inference(cfg: CfgNode, device: str | None) -> CfgNode:
     """The settings on that device, without those that concern a training."""
     check_availability(device or "cpu", ["cpu", "cuda"], "device")
     if device == "cuda" and not torch.cuda.is_available():

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Creates .venv and installs requirements.txt into it. Does nothing if both are already done.
-# Usage: bash scripts/setup.sh [ray] [slurm]     PYTHON=python3.12 selects the interpreter that .venv is created with.
-#   Each word also installs requirements-<word>.txt, which a launcher of plans needs.
+# Usage: bash scripts/setup.sh [ray] [slurm] [onnx]     PYTHON=python3.12 selects the interpreter that .venv is created with.
+#   Each word also installs requirements-<word>.txt, which a launcher of plans or the export to ONNX needs.
 [ -n "${BASH_VERSION:-}" ] || exec /usr/bin/env bash "$0" "$@"
 set -euo pipefail
 cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.."
@@ -11,7 +11,7 @@ base=${PYTHON:-python3}
 wanted=(requirements)
 for extra in "$@"; do
     if [[ ! -f requirements-$extra.txt ]]; then
-        echo "error: there is no requirements-$extra.txt. Usage: bash scripts/setup.sh [ray] [slurm]" >&2
+        echo "error: there is no requirements-$extra.txt. Usage: bash scripts/setup.sh [ray] [slurm] [onnx]" >&2
         exit 2
     fi
     wanted+=("requirements-$extra")

@@ -43,7 +43,7 @@ class ConditionalPromptLearner(ConditionalContext):
     def embeddings_for(self, image_features: Tensor) -> Tensor:
         """(B, U + M, Dt): the tokens' embeddings, then each image's context."""
         ctx = self.ctx + self.meta_net(image_features)[:, None]  # (B, M, Dt)
-        tokens = self.token_embeddings.expand(len(ctx), -1, -1)  # (B, U, Dt)
+        tokens = self.token_embeddings.expand(ctx.shape[0], -1, -1)  # (B, U, Dt)
         return torch.cat([tokens, ctx.to(tokens.dtype)], dim=1)
 
 

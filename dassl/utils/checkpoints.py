@@ -1,5 +1,6 @@
 """Checkpoints: plain values and tensors with checksums, read without executing anything and checked at the door."""
 
+import json
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -16,6 +17,8 @@ from dassl.utils.safe_load import Placeholder, load_plain
 from dassl.utils.schema import check, describe, whole
 from dassl.utils.tensors import CHECKSUMS, check_checksums, misfit, tensor_checksums
 
+SAFETENSORS = ".safetensors"
+
 __all__ = [
     "check_matching",
     "last_checkpoint",
@@ -23,6 +26,7 @@ __all__ = [
     "plain_state",
     "resume_from_checkpoint",
     "save_checkpoint",
+    "save_safetensors",
     "tensors_by_name",
     "torch_save",
     "without_module_prefix",
@@ -120,7 +124,8 @@ def without_module_prefix(state_dict: Mapping[str, Any]) -> OrderedDict[str, Any
 def load_checkpoint(fpath: str | Path, need: Iterable[str] = ()) -> dict[str, Any]:
     """Return a checkpoint, with its tensors on the CPU. Nothing in the file is executed.
 
-    Other objects pickled into it (the published checkpoints hold a scheduler) are replaced by inert placeholders.
+    A file ``*.safetensors`` is one of :func:`save_safetensors`, or holds the tensors of ``state_dict`` alone. Objects
+    that were pickled into other files (the published checkpoints hold a scheduler) become inert placeholders.
 
     Args:
         need: entries that must be there; ``state_dict``, ``epoch`` and ``belongs_to`` are checked where they are.
@@ -134,7 +139,7 @@ def load_checkpoint(fpath: str | Path, need: Iterable[str] = ()) -> dict[str, An
     path = Path(fpath)
     if not path.is_file():
         raise FileNotFoundError(f"No checkpoint at {path}. {_list_folder(path.parent)}")
-    loaded = load_plain(path)
+    loaded = _load_safetensors(path) if path.suffix == SAFETENSORS else load_plain(path)
     if not isinstance(loaded, Mapping):
         raise ValueError(
             f"{path} holds {type(loaded).__name__}, expected a checkpoint: a dict with 'state_dict' and 'epoch'"
@@ -148,6 +153,35 @@ def load_checkpoint(fpath: str | Path, need: Iterable[str] = ()) -> dict[str, An
         except RecursionError:
             raise ValueError(f"{path} is not a checkpoint: its entries are nested too deeply") from None
     return checkpoint
+
+
+def save_safetensors(state: Mapping[str, Any], fpath: str | Path) -> None:
+    """Write a checkpoint as safetensors: ``state_dict`` as its tensors, the other entries as JSON in its metadata."""
+    from safetensors.torch import save
+
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state["state_dict"].items()}
+    others = {name: value for name, value in state.items() if name != "state_dict"}
+    others[CHECKSUMS] = tensor_checksums({"state_dict": tensors})
+    content = save({name: tensor.clone() for name, tensor in tensors.items()}, {"checkpoint": json.dumps(others)})
+    with atomic_write(fpath) as file:
+        file.write(content)
+
+
+def _load_safetensors(path: Path) -> dict[str, Any]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            others = json.loads((file.metadata() or {}).get("checkpoint", "{}"))
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(
+            f"{path} cannot be read as safetensors: it is cut, damaged or another file ({reason})"
+        ) from error
+    if not isinstance(others, dict):
+        raise ValueError(f"{path}: the metadata 'checkpoint' hold {describe(others)}, expected a JSON object")
+    return {**others, "state_dict": tensors}
 
 
 def _checkpoint_schema(need: Iterable[str]) -> Any:
