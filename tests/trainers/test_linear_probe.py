@@ -138,7 +138,7 @@ def test_new_classes_have_no_weights(name: str) -> None:
     request = Request(METHODS[name], "dtd", seed=1)
     for protocol in (base2new_train, base2new_test):
         with pytest.raises(
-            ValueError, match=rf"{name} cannot run the protocol base2new: it learns weights of each class"
+            ValueError, match=rf"{name} cannot run the protocol base2new: it learns weights for each class"
         ):
             protocol(request)
     assert few_shot(request).run.config == "vit_b16"
