@@ -8,10 +8,14 @@ import torch
 
 from dassl import torchvision_import  # noqa: F401  (before any test imports torchvision)
 
+BESIDE_OTHERS = "PYTEST_XDIST_WORKER" in os.environ
+if BESIDE_OTHERS:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that tests start
+
 
 @pytest.fixture(autouse=True)
-def _two_threads():
-    torch.set_num_threads(2)
+def _same_threads():
+    torch.set_num_threads(1 if BESIDE_OTHERS else 2)
 
 
 @pytest.fixture(autouse=True, scope="session")

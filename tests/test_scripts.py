@@ -6,6 +6,7 @@ tests/stand_in.py replaces train.py.
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -328,7 +329,7 @@ def run_line(path: Path) -> re.Match[str] | None:
 )
 def test_the_command_in_a_config_s_header_runs_that_config(shell, path: Path) -> None:
     settings, entry, arguments = run_line(path).groups()
-    words = arguments.replace("DATASET", "caltech101").replace("SEED", "1").split()
+    words = shlex.split(arguments.replace("DATASET", "caltech101").replace("SEED", "1"))
     commands = dry(shell, entry, *words, **dict(setting.split("=") for setting in settings.split()))
     assert {option(command, "--config-file") for command in commands} == {path.relative_to(ROOT).as_posix()}
 

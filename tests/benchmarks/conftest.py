@@ -5,5 +5,5 @@ import torch
 
 
 @pytest.fixture(autouse=True)
-def _one_thread(_two_threads):
+def _one_thread(_same_threads):
     torch.set_num_threads(1)

@@ -10,5 +10,5 @@ def _one_thread():
 
 
 @pytest.fixture(autouse=True)
-def _one_thread_again(_two_threads):
+def _one_thread_again(_same_threads):
     torch.set_num_threads(1)

@@ -126,11 +126,13 @@ def test_a_name_that_is_too_long(made: Made) -> None:
 
 
 def test_what_is_no_run(tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").touch()
+    folder = tmp_path / "some" / "notes"
+    folder.mkdir(parents=True)
+    (folder / "notes.txt").touch()
     with pytest.raises(FileNotFoundError, match=r"is not the folder of a run: it has no config\.yaml.*notes\.txt"):
-        inference.load(tmp_path)
+        inference.load(folder)
     with pytest.raises(FileNotFoundError, match="has no 'absent'"):
-        inference.load(tmp_path / "absent")
+        inference.load(folder / "absent")
 
 
 @pytest.mark.parametrize(

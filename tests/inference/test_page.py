@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import inference
 from inference.__main__ import COMMANDS, main
 from tests.inference.conftest import Made
 from tests.paths import ROOT
@@ -28,10 +29,24 @@ def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.chdir(tmp_path)
 
 
+def run_block(number: int, run: Path) -> None:
+    block = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)[number]
+    exec(compile(block.replace(RUN, str(run)), "INFERENCE.md", "exec"), {})
+
+
 def test_python(made: Made, capsys: pytest.CaptureFixture[str]) -> None:
-    (block,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-    exec(compile(block.replace(RUN, str(made())), "INFERENCE.md", "exec"), {})
+    run_block(0, made())
     assert "['bird', 'guinea pig'] tensor([[" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_python_with_an_exported_file(made: Made, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("onnxruntime", reason="needs onnxruntime (bash scripts/setup.sh onnx)")
+    run = made()
+    assert main(["export", str(run), "--output", "exported"]) == 0
+    capsys.readouterr()
+    run_block(1, run)
+    assert capsys.readouterr().out.strip() in inference.load(run).classnames
 
 
 @pytest.mark.slow
@@ -40,6 +55,8 @@ def test_commands(line: str, made: Made, monkeypatch: pytest.MonkeyPatch) -> Non
     pictures, _, command = line.rpartition("| ")
     if pictures:
         monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"datasets/emoji_data/images/bird/1f985_0.webp")))
+    if "maple-emoji" in command:
+        assert main(["export", str(made()), "--push", "--output", "maple-emoji"]) == 0
     words = shlex.split(command.replace("$RUN", shlex.quote(str(made()))))
     assert words[:3] == ["python", "-m", "inference"]
     assert main([*words[3:], *(["--seconds", "0"] if words[3] == "cost" else [])]) == 0

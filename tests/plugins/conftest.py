@@ -7,7 +7,7 @@ from dassl.engine import TRAINER_REGISTRY
 
 
 @pytest.fixture(autouse=True)
-def _one_thread(_two_threads):
+def _one_thread(_same_threads):
     """Models here are so small that a second thread only waits."""
     torch.set_num_threads(1)
 

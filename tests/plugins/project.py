@@ -64,6 +64,7 @@ def make_project(folder: Path) -> None:
         (folder / package).mkdir()
         for path in [*(ROOT / package).glob("*.py"), *(FILES / package).glob("*.py")]:
             (folder / package / path.name).symlink_to(path)
+    (folder / "trainers" / "features").symlink_to(ROOT / "trainers" / "features", target_is_directory=True)
     thin_out_emoji(folder / "datasets" / "emoji_data")
     for name in CLASSES:
         target = folder / "data" / "picture_folders" / "images" / name
