@@ -63,11 +63,13 @@ class RunFeatures:
     def _kept(
         self, key: Key | None, items: Sequence[Datum], compute: Callable[..., Tensor]
     ) -> tuple[Tensor, bool] | None:
+        if self.store is None or key is None:
+            return None
+
         def images() -> Key | None:
             return key_of_images(items, self.root, self.cfg.DATASET.NAME)
 
-        before = None if self.store is None or key is None else images()
-        if self.store is None or key is None or before is None:
+        if (before := images()) is None:
             return None
         key = {**key, **before, **key_of_tower(self.tower, self.precision, self.device)}
         name = self.cfg.MODEL.BACKBONE.NAME
