@@ -17,11 +17,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from .layout import DeepPrompts, DenseLayout, Layout, PromptTokens, entering_by_block
 from .resnet import check_image_size
 
+QUICK_GELU = 1.702
 PROMPT_STD = 0.02  # learned prompt tokens start as N(0, 0.02)
 
 
@@ -55,11 +57,29 @@ class LayerNorm(nn.LayerNorm):
         return super().forward(x.to(self.weight.dtype)).to(x.dtype)
 
 
+class _QuickGELU(torch.autograd.Function):
+    """`QuickGELU` that keeps nothing but its input for the backward pass, and passes over memory less often."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return (x * QUICK_GELU).sigmoid_().mul_(x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        # With u = 1.702 x, QuickGELU is SiLU(u) / 1.702 and so has the derivative of SiLU at u
+        return torch.ops.aten.silu_backward(grad, x * QUICK_GELU)
+
+
 class QuickGELU(nn.Module):
     """x · sigmoid(1.702 x), the activation OpenAI's weights were trained with."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * torch.sigmoid(1.702 * x)
+        if torch.is_grad_enabled() and x.requires_grad:
+            return _QuickGELU.apply(x)
+        return x * torch.sigmoid(QUICK_GELU * x)
 
 
 class Attention(nn.MultiheadAttention):
