@@ -21,7 +21,7 @@ from dassl.engine import TRAINER_REGISTRY
 from .on_features import Features, FeatureTrainer
 from .precision import PRECISIONS
 from .prompted_clip import FixedTextCLIP, unit, without_autocast
-from .prompts import DEFAULT_TEMPLATE, IMAGENET_TEMPLATES_SELECT, fill
+from .teacher import texts_of_seven
 
 ALPHA_PERIOD = 10  # epochs from one step of the blending weights to the next
 
@@ -102,9 +102,7 @@ class LPpp(FeatureTrainer):
 
     @classmethod
     def build(cls, options: CfgNode, dataset: Any, clip_model: CLIP) -> BlendedCLIP:
-        imagenet = type(dataset).__name__ == "ImageNet"
-        templates = IMAGENET_TEMPLATES_SELECT if imagenet else [getattr(dataset, "template", DEFAULT_TEMPLATE)]
-        return BlendedCLIP(clip_model, [fill(template, dataset.classnames) for template in templates])
+        return BlendedCLIP(clip_model, texts_of_seven(dataset))
 
     @classmethod
     def options_for(cls, shapes: Mapping[str, tuple[int, ...]], options: CfgNode) -> dict[str, Any] | None:

@@ -43,6 +43,16 @@ def texts_as_named(dataset: Any) -> list[list[str]]:
     return [[template.format(name) for name in dataset.classnames] for template in templates]
 
 
+def texts_of_seven(dataset: Any) -> list[list[str]]:
+    """For each template the prompts of the K classes, as Tip-Adapter and LP++ have it.
+
+    The template is the data set's own. ImageNet and its variants have seven others, unless DATASET.TEMPLATE is set.
+    """
+    seven = type(dataset).__name__.startswith("ImageNet") and "template" not in vars(dataset)
+    templates = IMAGENET_TEMPLATES_SELECT if seven else [getattr(dataset, "template", DEFAULT_TEMPLATE)]
+    return [fill(template, dataset.classnames) for template in templates]
+
+
 class TextTeacher:
     """Text features of K classes as the towers give them without prompts, computed when first asked for.
 

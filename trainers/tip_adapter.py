@@ -24,7 +24,7 @@ from dassl.utils.progress import progress
 from .on_features import SELECTION, VIEWS, Features, FeatureTrainer
 from .precision import PRECISIONS
 from .prompted_clip import FixedTextCLIP, unit, without_autocast
-from .prompts import DEFAULT_TEMPLATE, IMAGENET_TEMPLATES_SELECT, fill
+from .teacher import texts_of_seven
 
 AT_ONCE = 2**24  # numbers in memory during a search
 
@@ -169,11 +169,7 @@ class TipAdapter(FeatureTrainer):
 
     @classmethod
     def build(cls, options: CfgNode, dataset: Any, clip_model: CLIP) -> CachedCLIP:
-        template = getattr(dataset, "template", DEFAULT_TEMPLATE)
-        on_imagenet = type(dataset).__name__.startswith("ImageNet") and "template" not in vars(dataset)
-        templates = IMAGENET_TEMPLATES_SELECT if on_imagenet else [template]
-        texts = [fill(template, dataset.classnames) for template in templates]
-        return CachedCLIP(clip_model, texts, len(getattr(dataset, "train_x", ())), cls.learned)
+        return CachedCLIP(clip_model, texts_of_seven(dataset), len(getattr(dataset, "train_x", ())), cls.learned)
 
     def checkpoint_root(self) -> nn.Module:
         return self.model.cache

@@ -8,8 +8,9 @@ from dassl.data.datasets import DATASET_REGISTRY
 from tests import golden
 from tests.paths import needs_golden
 from trainers.prompted_clip import independently_prompted, unit
-from trainers.prompts import fill
-from trainers.teacher import TextTeacher, template_of, texts_as_named
+from trainers.prompts import IMAGENET_TEMPLATES_SELECT, fill
+from trainers.teacher import TextTeacher, template_of, texts_as_named, texts_of_seven
+from trainers.without_data import dataset_without_images
 
 
 @needs_golden
@@ -49,3 +50,16 @@ def test_a_template_given_by_the_user_wins_over_the_published_one():
     assert template_of(dataset, {"OxfordPets": "a pet: {}."}) == "a pet: {}."
     dataset.template = "my {}."
     assert template_of(dataset, {"OxfordPets": "a pet: {}."}) == "my {}."
+
+
+@pytest.mark.parametrize("name", ["ImageNet", "ImageNetV2", "ImageNetSketch", "ImageNetA", "ImageNetR"])
+def test_imagenet_and_its_variants_have_seven_templates_unless_one_is_given(name: str):
+    texts = texts_of_seven(dataset_without_images(name, ["tench", "great_white shark"]))
+    assert texts == [fill(template, ["tench", "great white shark"]) for template in IMAGENET_TEMPLATES_SELECT]
+    assert texts_of_seven(dataset_without_images(name, ["tench"], "one {}.")) == [["one tench."]]
+
+
+def test_other_data_sets_have_their_own_template():
+    pets = dataset_without_images("OxfordPets", ["Abyssinian"])
+    assert texts_of_seven(pets) == [["a photo of a Abyssinian, a type of pet."]]
+    assert texts_of_seven(dataset_without_images("OxfordPets", ["Abyssinian"], "one {}.")) == [["one Abyssinian."]]
