@@ -152,7 +152,8 @@ class ClipTrainer(TrainerX):
         self.model_backward_and_update(loss)
         return loss
 
-    def forward_backward(self, batch: dict[str, Any]) -> dict[str, float]:
+    def forward_backward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """One step; returns the loss, its terms and the accuracy on the device, without waiting for them."""
         image, label = self.parse_batch_train(batch)
         with self.precision.autocast():
             logits, terms = self.losses(image, label)
@@ -160,7 +161,20 @@ class ClipTrainer(TrainerX):
         if setting(self.cfg, "OPTIM.LR_STEP") == "iteration" or self.batch_idx + 1 == self.num_batches:
             self.update_lr()
         reported = {"loss": loss, **terms, "acc": compute_accuracy(logits, label)[0]}
-        return {name: value.item() for name, value in reported.items()}
+        return {name: value.detach() for name, value in reported.items()}
+
+    @classmethod
+    def _has_own_step(cls) -> bool:
+        """Whether a method gives its own `forward_backward`, in place of the one that waits for nothing."""
+        return cls.forward_backward is not ClipTrainer.forward_backward
+
+    def detect_anomaly(self, loss: Tensor) -> None:
+        """Nothing, as `check_losses` is called when the step is read; in a method's own step as the engine's."""
+        if self._has_own_step():
+            super().detect_anomaly(loss)
+
+    def is_loss(self, name: str) -> bool:
+        return super().is_loss(name) or not (name == "acc" or self._has_own_step())
 
     def model_backward(self, loss: Tensor) -> None:
         self.detect_anomaly(loss)
@@ -229,7 +243,7 @@ class ClipTrainer(TrainerX):
             return super().scores(batch)
         with self.precision.autocast():
             logits = self.model.from_features(batch["features"].to(self.device))
-        return logits, batch["label"].to(self.device)
+        return logits, batch["label"].to(self.device, non_blocking=True)
 
     def _scores_images(self) -> bool:
         """Whether the test is the engine's: it gives images to the model, and evaluates what that returns."""
