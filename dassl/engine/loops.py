@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from dassl.data.ahead import copied_ahead
 from dassl.engine.simple import SimpleTrainer
 from dassl.engine.steps import EpochReport
 from dassl.utils.progress import progress
@@ -34,7 +35,7 @@ def run_steps(trainer: SimpleTrainer, batches: Iterable[tuple[Any, ...]], num_ba
     trainer.num_batches = num_batches
     record = trainer.run_record
     report = EpochReport(trainer, num_batches, first)
-    bar = progress(batches, f"epoch {trainer.epoch + 1}/{trainer.max_epoch}", num_batches)
+    bar = progress(copied_ahead(batches, trainer.device), f"epoch {trainer.epoch + 1}/{trainer.max_epoch}", num_batches)
     for trainer.batch_idx, parts in enumerate(bar):
         report.start_step()
         record.lr = trainer.get_current_lr()
