@@ -163,18 +163,17 @@ class ClipTrainer(TrainerX):
         reported = {"loss": loss, **terms, "acc": compute_accuracy(logits, label)[0]}
         return {name: value.detach() for name, value in reported.items()}
 
-    @classmethod
-    def _has_own_step(cls) -> bool:
-        """Whether a method gives its own `forward_backward`, in place of the one that waits for nothing."""
-        return cls.forward_backward is not ClipTrainer.forward_backward
+    def _checked_later(self) -> bool:
+        """Whether `check_losses` will see every term: in the engine's loop, where no method overrides the step."""
+        return self.losses_checked_later and type(self).forward_backward is ClipTrainer.forward_backward
 
     def detect_anomaly(self, loss: Tensor) -> None:
-        """Nothing, as `check_losses` is called when the step is read; in a method's own step as the engine's."""
-        if self._has_own_step():
+        """As the engine's, which waits for the loss, unless it is checked later."""
+        if not self._checked_later():
             super().detect_anomaly(loss)
 
     def is_loss(self, name: str) -> bool:
-        return super().is_loss(name) or not (name == "acc" or self._has_own_step())
+        return super().is_loss(name) or (name != "acc" and self._checked_later())
 
     def model_backward(self, loss: Tensor) -> None:
         self.detect_anomaly(loss)

@@ -59,6 +59,8 @@ class TrainerBase:
         self._writer: SummaryWriter | None = None
         self.loaded_epoch: int | None = None
         self._anomalies = 0
+        # Whether who calls forward_backward gives what it returns to check_losses, as run_epoch does
+        self.losses_checked_later = False
 
     def register_model(self, name: str = "model", model: Any = None, optim: Any = None, sched: Any = None) -> None:
         """Have a model saved, loaded, resumed and stepped, with the optimizer and scheduler that train it.

@@ -35,6 +35,7 @@ def run_steps(trainer: SimpleTrainer, batches: Iterable[tuple[Any, ...]], num_ba
     trainer.num_batches = num_batches
     record = trainer.run_record
     report = EpochReport(trainer, num_batches, first)
+    trainer.losses_checked_later = True
     bar = progress(copied_ahead(batches, trainer.device), f"epoch {trainer.epoch + 1}/{trainer.max_epoch}", num_batches)
     for trainer.batch_idx, parts in enumerate(bar):
         report.start_step()
@@ -44,6 +45,7 @@ def run_steps(trainer: SimpleTrainer, batches: Iterable[tuple[Any, ...]], num_ba
         record.images += sum(len(batch["img"] if "img" in batch else batch["label"]) for batch in parts)
         report.end_step(record.lr, values)
     report.read()
+    trainer.losses_checked_later = False
     record.losses = {name: meter.avg for name, meter in report.losses.meters.items()}
 
 
