@@ -152,7 +152,8 @@ class ClipTrainer(TrainerX):
         self.model_backward_and_update(loss)
         return loss
 
-    def forward_backward(self, batch: dict[str, Any]) -> dict[str, float]:
+    def forward_backward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """One step; returns the loss, its terms and the accuracy on the device, without waiting for them."""
         image, label = self.parse_batch_train(batch)
         with self.precision.autocast():
             logits, terms = self.losses(image, label)
@@ -160,7 +161,19 @@ class ClipTrainer(TrainerX):
         if setting(self.cfg, "OPTIM.LR_STEP") == "iteration" or self.batch_idx + 1 == self.num_batches:
             self.update_lr()
         reported = {"loss": loss, **terms, "acc": compute_accuracy(logits, label)[0]}
-        return {name: value.item() for name, value in reported.items()}
+        return {name: value.detach() for name, value in reported.items()}
+
+    def _checked_later(self) -> bool:
+        """Whether `check_losses` will see every term: in the engine's loop, where no method overrides the step."""
+        return self.losses_checked_later and type(self).forward_backward is ClipTrainer.forward_backward
+
+    def detect_anomaly(self, loss: Tensor) -> None:
+        """As the engine's, which waits for the loss, unless it is checked later."""
+        if not self._checked_later():
+            super().detect_anomaly(loss)
+
+    def is_loss(self, name: str) -> bool:
+        return super().is_loss(name) or (name != "acc" and self._checked_later())
 
     def model_backward(self, loss: Tensor) -> None:
         self.detect_anomaly(loss)
@@ -229,7 +242,7 @@ class ClipTrainer(TrainerX):
             return super().scores(batch)
         with self.precision.autocast():
             logits = self.model.from_features(batch["features"].to(self.device))
-        return logits, batch["label"].to(self.device)
+        return logits, batch["label"].to(self.device, non_blocking=True)
 
     def _scores_images(self) -> bool:
         """Whether the test is the engine's: it gives images to the model, and evaluates what that returns."""

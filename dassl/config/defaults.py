@@ -51,7 +51,7 @@ def default_tree() -> CN:
     cfg.TRAIN = CN()
     # Save the model every CHECKPOINT_FREQ epochs; 0: only after the last
     cfg.TRAIN.CHECKPOINT_FREQ = 0
-    # Print every PRINT_FREQ batches
+    # Read losses from the device and print them every PRINT_FREQ batches
     cfg.TRAIN.PRINT_FREQ = 10
     # With labelled and unlabelled data, the loader that determines an epoch's length: train_x, train_u, smaller_one
     cfg.TRAIN.COUNT_ITER = "train_x"

@@ -59,6 +59,8 @@ class TrainerBase:
         self._writer: SummaryWriter | None = None
         self.loaded_epoch: int | None = None
         self._anomalies = 0
+        # Whether who calls forward_backward gives what it returns to check_losses, as run_epoch does
+        self.losses_checked_later = False
 
     def register_model(self, name: str = "model", model: Any = None, optim: Any = None, sched: Any = None) -> None:
         """Have a model saved, loaded, resumed and stepped, with the optimizer and scheduler that train it.
@@ -198,24 +200,36 @@ class TrainerBase:
                 self._scheds[name].step()
 
     def detect_anomaly(self, loss: torch.Tensor) -> None:
-        """Raise FloatingPointError if the loss is not finite."""
+        """Raise FloatingPointError if the loss is not finite, which waits for the device."""
         if not torch.isfinite(loss).all():
             raise FloatingPointError(self._anomaly_message(float(loss.detach().flatten()[0])))
 
-    def check_losses(self, losses: Mapping[str, Any] | None) -> None:
-        """Raise FloatingPointError if a reported loss is not finite, for trainers with a backward pass of their own.
+    def is_loss(self, name: str) -> bool:
+        """Whether the value that ``forward_backward`` returns under this name must be finite."""
+        return "loss" in name
+
+    def check_losses(
+        self, losses: Mapping[str, Any] | None, batch_idx: int | None = None, lr: float | None = None
+    ) -> None:
+        """Raise FloatingPointError if a loss that a step reported is not finite. Called when its values are read.
 
         With a gradient scaler, which skips steps that overflow, it takes ten such steps in a row.
+
+        Args:
+            batch_idx, lr: of the step; by default the current ones.
         """
-        bad = [float(value) for name, value in (losses or {}).items() if "loss" in name and not math.isfinite(value)]
+        bad = [
+            float(value) for name, value in (losses or {}).items() if self.is_loss(name) and not math.isfinite(value)
+        ]
         self._anomalies = self._anomalies + 1 if bad else 0
         if bad and (getattr(self, "scaler", None) is None or self._anomalies >= 10):
-            raise FloatingPointError(self._anomaly_message(bad[0]))
+            raise FloatingPointError(self._anomaly_message(bad[0], batch_idx, lr))
 
-    def _anomaly_message(self, value: float) -> str:
-        where = f"epoch {getattr(self, 'epoch', 0) + 1}, batch {getattr(self, 'batch_idx', 0) + 1}"
+    def _anomaly_message(self, value: float, batch_idx: int | None = None, lr: float | None = None) -> str:
+        batch_idx = getattr(self, "batch_idx", 0) if batch_idx is None else batch_idx
+        where = f"epoch {getattr(self, 'epoch', 0) + 1}, batch {batch_idx + 1}"
         rates = [optim.param_groups[0]["lr"] for optim in self._optims.values() if optim is not None]
-        rate = f" at learning rate {rates[0]:.3g}" if rates else ""
+        rate = f" at learning rate {rates[0] if lr is None else lr:.3g}" if rates else ""
         return (
             f"Loss is infinite or NaN! ({value} in {where}{rate}.) Lower OPTIM.LR, try PREC fp32, or look for"
             " broken images; the last checkpoint was saved before this"

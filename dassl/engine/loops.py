@@ -1,16 +1,15 @@
 """TrainerX and TrainerXU: an epoch over labelled data, or over labelled and unlabelled data together."""
 
-import time
 from collections.abc import Iterable, Iterator
-from datetime import timedelta
 from itertools import islice
 from typing import Any
 
 import torch
 
+from dassl.data.ahead import copied_ahead
 from dassl.engine.simple import SimpleTrainer
-from dassl.utils.meters import AverageMeter, MetricMeter
-from dassl.utils.progress import progress, say
+from dassl.engine.steps import EpochReport
+from dassl.utils.progress import progress
 from dassl.utils.tools import check_availability
 
 __all__ = ["TrainerX", "TrainerXU"]
@@ -35,37 +34,19 @@ def run_steps(trainer: SimpleTrainer, batches: Iterable[tuple[Any, ...]], num_ba
     trainer.set_model_mode("train")
     trainer.num_batches = num_batches
     record = trainer.run_record
-    losses = MetricMeter()
-    batch_time = AverageMeter()
-    data_time = AverageMeter()
-    end = time.time()
-    bar = progress(batches, f"epoch {trainer.epoch + 1}/{trainer.max_epoch}", num_batches)
+    report = EpochReport(trainer, num_batches, first)
+    trainer.losses_checked_later = True
+    bar = progress(copied_ahead(batches, trainer.device), f"epoch {trainer.epoch + 1}/{trainer.max_epoch}", num_batches)
     for trainer.batch_idx, parts in enumerate(bar):
-        data_time.update(time.time() - end)
-        lr = trainer.get_current_lr()
-        loss_summary = trainer.forward_backward(*parts)
-        trainer.check_losses(loss_summary)
-        losses.update(loss_summary)
-        batch_time.update(time.time() - end)
-        step = trainer.batch_idx + 1
-        freq = trainer.cfg.TRAIN.PRINT_FREQ
-        if step % freq == 0 or num_batches < freq:
-            steps_left = num_batches - step + (trainer.max_epoch - trainer.epoch - 1) * num_batches
-            eta = timedelta(seconds=int(batch_time.avg * steps_left))
-            say(
-                f"epoch [{trainer.epoch + 1}/{trainer.max_epoch}] batch [{step}/{num_batches}]"
-                f" time {batch_time.val:.3f} ({batch_time.avg:.3f}) data {data_time.val:.3f} ({data_time.avg:.3f})"
-                f" {losses} lr {lr:.4e} eta {eta}"
-            )
-        n_iter = first + trainer.batch_idx
-        for name, meter in losses.meters.items():
-            trainer.write_scalar(f"train/{name}", meter.avg, n_iter)
-        trainer.write_scalar("train/lr", lr, n_iter)
-        record.lr = lr
+        report.start_step()
+        record.lr = trainer.get_current_lr()
+        values = trainer.forward_backward(*parts)
         record.steps += 1
         record.images += sum(len(batch["img"] if "img" in batch else batch["label"]) for batch in parts)
-        end = time.time()
-    record.losses = {name: meter.avg for name, meter in losses.meters.items()}
+        report.end_step(record.lr, values)
+    report.read()
+    trainer.losses_checked_later = False
+    record.losses = {name: meter.avg for name, meter in report.losses.meters.items()}
 
 
 class TrainerX(SimpleTrainer):
@@ -76,7 +57,7 @@ class TrainerX(SimpleTrainer):
 
     def parse_batch_train(self, batch: dict[str, Any]) -> Any:
         """Images, labels and domains on the device."""
-        return tuple(batch[key].to(self.device) for key in ("img", "label", "domain"))
+        return tuple(batch[key].to(self.device, non_blocking=True) for key in ("img", "label", "domain"))
 
     def prograd_backward_and_update(
         self, loss_a: torch.Tensor, loss_b: torch.Tensor, lambda_: float = 1, names: str | list[str] | None = None
@@ -118,9 +99,8 @@ class TrainerXU(SimpleTrainer):
 
     def parse_batch_train(self, batch_x: dict[str, Any], batch_u: dict[str, Any]) -> Any:  # type: ignore[override]
         """Labelled images, their labels, unlabelled images, on the device."""
-        input_x = batch_x["img"].to(self.device)
-        label_x = batch_x["label"].to(self.device)
-        return input_x, label_x, batch_u["img"].to(self.device)
+        parts = (batch_x["img"], batch_x["label"], batch_u["img"])
+        return tuple(part.to(self.device, non_blocking=True) for part in parts)
 
 
 def _endless(loader: Any) -> Iterator[Any]:

@@ -12,6 +12,7 @@ import torch
 
 from dassl.config import setting
 from dassl.data import DataManager
+from dassl.data.ahead import copied_ahead
 from dassl.engine.attributes import MethodAttributes
 from dassl.engine.base import TrainerBase
 from dassl.engine.record import RunRecord
@@ -268,7 +269,7 @@ class SimpleTrainer(TrainerBase):
         print(f"Evaluate on the *{split}* set")
         images: list[str] = []
         self.evaluator.images = images
-        for batch in progress(batches, f"evaluate {split}", len(batches)):
+        for batch in progress(copied_ahead(batches, self.device), f"evaluate {split}", len(batches)):
             self.evaluator.process(*self.scores(batch))
             images += batch.get("impath", ()) if isinstance(batch, dict) else ()
         results = self.evaluator.evaluate()
@@ -373,7 +374,7 @@ class SimpleTrainer(TrainerBase):
 
     def parse_batch_test(self, batch: dict[str, Any]) -> Any:
         """Images and labels on the device."""
-        return batch["img"].to(self.device), batch["label"].to(self.device)
+        return batch["img"].to(self.device, non_blocking=True), batch["label"].to(self.device, non_blocking=True)
 
     def get_current_lr(self, names: str | list[str] | None = None) -> float:
         """The learning rate of the first (named) model's first parameter group; 0 if nothing is optimized."""

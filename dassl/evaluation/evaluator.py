@@ -123,9 +123,9 @@ class Classification(EvaluatorBase):
         random.setstate(drawn)
         if not self._true or not sum(len(batch) for batch in self._true):
             raise ValueError("Nothing to evaluate: the split has no images")
-        y_pred = torch.cat(self._pred).cpu().numpy()  # (N,)
-        y_true = torch.cat(self._true).cpu().numpy()  # (N,)
-        self._check(y_true)
+        gathered = [torch.cat(parts).long() for parts in (self._true, self._pred, self._finite, self._rank) if parts]
+        y_true, y_pred, finite, *rank = torch.stack(gathered).cpu().numpy()  # (N,) each, in one transfer
+        self._check(y_true, finite.astype(bool))
         total = len(y_true)
         correct = int((y_pred == y_true).sum())
         accuracy = 100.0 * correct / total
@@ -140,8 +140,8 @@ class Classification(EvaluatorBase):
             f"* error: {100.0 - accuracy:.2f}%\n"
             f"* macro_f1: {macro_f1:.2f}%"
         )
-        if self._rank:
-            top5 = 100.0 * int((torch.cat(self._rank) < TOP).sum()) / total
+        if rank:
+            top5 = 100.0 * int((rank[0] < TOP).sum()) / total
             results["top5_accuracy"] = self.report["top5_accuracy"] = top5
             print(f"* top-5 accuracy: {top5:.2f}%")
         counts = np.bincount(y_true, minlength=self._num_classes)  # (K,)
@@ -161,9 +161,9 @@ class Classification(EvaluatorBase):
             self._save_predictions(y_true)
         return results
 
-    def _check(self, y_true: np.ndarray) -> None:
-        """An error for scores that are not finite and for labels that no class has."""
-        K, finite = self._num_classes, torch.cat(self._finite).cpu().numpy()
+    def _check(self, y_true: np.ndarray, finite: np.ndarray) -> None:
+        """An error for scores of images (N,) that are not finite and for labels that no class has."""
+        K = self._num_classes
         if not finite.all():
             assert self._finite_classes is not None
             bad_images, bad_classes = np.flatnonzero(~finite), (~self._finite_classes).nonzero().flatten().tolist()

@@ -71,7 +71,7 @@ def test_the_published_adam_in_other_precisions(prec: str):
     before = learned(trainer)
     trainer.set_model_mode("train")
     trainer.epoch, trainer.batch_idx, trainer.num_batches = 0, 0, 2
-    losses = trainer.forward_backward(next(iter(trainer.train_loader_x)))
+    losses = {k: v.item() for k, v in trainer.forward_backward(next(iter(trainer.train_loader_x))).items()}
     assert losses["loss"] == pytest.approx(losses["ce"] + losses["score"], rel=1e-5)
     for key, value in learned(trainer).items():
         assert value.dtype == torch.float32 and not torch.equal(value, before[key])
