@@ -45,6 +45,7 @@ FLAG_KEYS = {  # flag: the config key that it sets
     "transforms": "INPUT.TRANSFORMS",
     "trainer": "TRAINER.NAME",
     "backbone": "MODEL.BACKBONE.NAME",
+    "device": "DEVICE",
     "head": "MODEL.HEAD.NAME",
 }
 
@@ -64,6 +65,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--dataset-config-file", help="YAML of the dataset, in configs/datasets/")
     add("--trainer", help="method: MaPLe, CoOp, CoCoOp, VPT, IVLP, ZeroshotCLIP, … or a plug-in's name")
     add("--backbone", help="CLIP to adapt: ViT-B/16, ViT-B-16/TAG (open_clip), hf-hub:OWNER/NAME, a folder or a file")
+    add("--device", help="auto (the GPU if there is one), cpu, cuda, cuda:N (counted in CUDA_VISIBLE_DEVICES), mps")
     add("--head", help="name of the head, for trainers that build one")
     add("--eval-only", action="store_true", help="test only, with the weights of --model-dir")
     add("--model-dir", default="", help="with --eval-only: folder of the training run, or one of its model files")
@@ -211,7 +213,7 @@ def run(args: argparse.Namespace) -> None:
     setup_logger(cfg.OUTPUT_DIR or None)
     changed = [f"{key}: {value}" for key, value in flatten(cfg) if value != defaults.get(key)]
     print("** Settings other than the defaults **", *changed, sep="\n")
-    print("** Environment **", collect_env_info(), describe_device(cfg.USE_CUDA), "", sep="\n")
+    print("** Environment **", collect_env_info(), describe_device(cfg.USE_CUDA, cfg.DEVICE), "", sep="\n")
     trainer = build_trainer(cfg)
     if args.eval_only:
         trainer.load_model(args.model_dir, epoch=args.load_epoch)

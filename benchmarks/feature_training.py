@@ -44,7 +44,7 @@ def make(args: argparse.Namespace) -> FeatureTrainer:
     method, cfg, dataset = rows[0], train.default_cfg(), "dtd"
     cfg.TRAINER.NAME = method.trainer
     merge_file(cfg, CONFIGS / method.trainer / f"{method.published_config('few_shot', dataset, args.shots)}.yaml")
-    of_run = ["USE_CUDA", args.device.startswith("cuda"), "OUTPUT_DIR", "", "TEST.NO_TEST", True, "VERBOSE", False]
+    of_run = ["DEVICE", args.device, "OUTPUT_DIR", "", "TEST.NO_TEST", True, "VERBOSE", False]
     of_run += ["DATASET.NUM_SHOTS", args.shots, "DATASET.NAME", "random"]
     words = [
         str(word) for word in (*method.published_settings("few_shot", dataset, args.shots), *of_run, *args.options)
@@ -109,7 +109,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--classes", type=int, default=50)
     parser.add_argument("--shots", type=int, default=16)
     parser.add_argument("--backbone", choices=sorted(ARCHITECTURES), default="ViT-B/16")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--device", default="auto", help="auto (the GPU if there is one), cpu, cuda, cuda:N, mps")
     parser.add_argument("options", nargs="*", metavar="KEY VALUE", help="settings instead of the published ones")
     run_and_report(parser.parse_args(argv), run, report)
 

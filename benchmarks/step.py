@@ -72,7 +72,7 @@ class TrainerComparison(Comparison):
 
     def __init__(self, args: argparse.Namespace):
         cfg = published_cfg(args)
-        cfg.USE_CUDA = args.device.startswith("cuda")
+        cfg.DEVICE = args.device
         torch.manual_seed(0)
         dataset = dataset_without_images("ImageNet", class_names(args.classes))
         self.trainer: ClipTrainer = trainer_without_data(cfg, dataset, random_clip(args.backbone))

@@ -22,8 +22,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from clip.model import CLIP
-from dassl.engine.report import peak_memory_bytes
-from dassl.utils import write_json
+from dassl.utils import (
+    activate,
+    device_name,
+    device_named,
+    empty_cache,
+    peak_memory_bytes,
+    reset_peak_memory,
+    synchronize,
+    write_json,
+)
 from trainers.precision import CHOICES, Precision
 from trainers.prompted_clip import FrozenTowersCLIP
 
@@ -66,13 +74,9 @@ class Clock:
     def __init__(self, device: torch.device):
         self.device = device
 
-    def _synchronize(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-
     def _reset_peak(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self.device)
+        if self.device.type != "cpu":
+            reset_peak_memory(self.device)
             return
         clear = Path("/proc/self/clear_refs")  # Linux: "5" resets the high-water mark to the current resident size
         if clear.exists():
@@ -82,7 +86,7 @@ class Clock:
 
     def _peak(self) -> int:
         status = Path("/proc/self/status")
-        if self.device.type == "cuda" or not status.exists():
+        if self.device.type != "cpu" or not status.exists():
             return peak_memory_bytes(self.device)
         high = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
         return int(high.split()[1]) * 1024
@@ -93,10 +97,10 @@ class Clock:
         self._reset_peak()
         for _ in range(repeats):
             output = None  # so that a result is not part of the next call's peak
-            self._synchronize()
+            synchronize(self.device)
             start = time.perf_counter()
             output = work()
-            self._synchronize()
+            synchronize(self.device)
             seconds.append(time.perf_counter() - start)
         measured = {"seconds": statistics.median(seconds), "all_seconds": seconds, "peak_bytes": self._peak()}
         return measured, output
@@ -147,7 +151,8 @@ class Comparison:
 
     def __init__(self, args: argparse.Namespace, ours: FrozenTowersCLIP, theirs: Definitional | FrozenTowersCLIP):
         self.args, self.ours, self.theirs = args, ours, theirs
-        self.device = torch.device(args.device)
+        self.device = device_named(args.device)
+        activate(self.device)
         self.clock, self.precision = Clock(self.device), Precision(args.prec, self.device)
         for tower in (ours.image_encoder, ours.text_encoder):
             self.precision.cast(tower)
@@ -163,9 +168,8 @@ class Comparison:
 
     def _measure(self, ours: Work, theirs: Work) -> dict[str, Any]:
         """Measure both sides, ours first. A first call that is cheap or loads kernels is not timed."""
-        on_gpu = self.device.type == "cuda"
-        if on_gpu:
-            torch.cuda.empty_cache()  # release the memory cached by the other side
+        on_gpu = self.device.type != "cpu"
+        empty_cache(self.device)  # release the memory cached by the other side
         ours()
         fast, found = self.clock.measure(ours, self.args.repeats)
         if on_gpu:
@@ -244,7 +248,7 @@ def model_parser(doc: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--batch", type=int, default=4, help="images in a training step")
     parser.add_argument("--backbone", choices=sorted(ARCHITECTURES), default="ViT-B/16")
     parser.add_argument("--prec", choices=CHOICES, default="fp32")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--device", default="auto", help="auto (the GPU if there is one), cpu, cuda, cuda:N, mps")
     parser.add_argument(
         "--test-batch", type=int, default=100, help="images in an evaluation batch (published: 100); 0 skips it"
     )
@@ -263,7 +267,7 @@ def circumstances(args: argparse.Namespace, device: torch.device) -> dict[str, A
     """The settings and the machine that the numbers depend on."""
     return {
         "settings": {key: value for key, value in vars(args).items() if key != "json"},
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor_name(),
+        "device": processor_name() if device.type == "cpu" else device_name(device),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
     }

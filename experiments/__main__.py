@@ -18,11 +18,11 @@ with require_python():
     from tabulate import tabulate
     from tqdm import tqdm
 
-    from dassl.utils import command, write_json
+    from dassl.utils import DEVICES, closest_device, command, is_device, write_json
     from dassl.utils.console import prepare_console
     from experiments import logs, plans
     from experiments.launch import Launcher, Outcome, drive
-    from experiments.local import Local
+    from experiments.local import Local, gpus_for
     from experiments.protocols import Job
     from experiments.report import command as report
     from experiments.runs import ROOT
@@ -70,6 +70,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     sub.add_argument("--dry-run", action="store_true", help="print the jobs, their commands, and what is finished")
     sub.add_argument("--retry-failed", action="store_true", help="also run the jobs that failed before")
     sub.add_argument("--launcher", choices=FLAGS_OF, default="local", help="where the jobs run (local)")
+    where = "auto (GPUs if there are any), cpu, cuda, cuda:N (that GPU alone), mps"
+    sub.add_argument("--device", default="auto", help=f"where each job computes: {where}")
     sub.add_argument("--jobs", type=int, metavar="N", help="jobs at a time (one for each GPU, else by the cores)")
     sub.add_argument("--gpus-per-job", type=float, metavar="X", help="of a cluster: 0 to 1 (1); fractions on Ray alone")
     sub.add_argument("--cpus-per-job", type=int, metavar="N", help="of a cluster (8; Ray: those of a node, shared out)")
@@ -105,6 +107,12 @@ def _wrong_for_launcher(args: argparse.Namespace) -> str:
         given, has = getattr(args, name), [launcher for launcher, names in FLAGS_OF.items() if name in names]
         if given not in (None, False) and args.launcher not in has:
             return f"--{name.replace('_', '-')}: only with --launcher {' or '.join(has)}"
+    if not is_device(args.device):
+        return f"--device {args.device}: no such device{closest_device(args.device)} There are {', '.join(DEVICES)}"
+    if args.launcher != "local" and args.device.startswith("cuda:"):
+        return f"--device {args.device}: only with --launcher local, since a cluster hands out its GPUs. Use cuda"
+    if args.device == "cpu" and args.gpus_per_job:
+        return f"--gpus-per-job {args.gpus_per_job:g}: a job with --device cpu uses none"
     if args.gpus_per_job is not None and not 0 <= args.gpus_per_job <= 1:
         return f"--gpus-per-job {args.gpus_per_job:g}: expected 0 to 1, since a run uses one GPU"
     if args.launcher == "slurm" and args.gpus_per_job not in (None, 0, 1):
@@ -122,14 +130,18 @@ def _wrong_for_launcher(args: argparse.Namespace) -> str:
 
 
 def _local(args: argparse.Namespace) -> Launcher:
-    return Local(args.jobs)
+    return Local(1 if args.device == "mps" and args.jobs is None else args.jobs, gpus_for(args.device))
+
+
+def _gpus_per_job(args: argparse.Namespace) -> float | None:
+    return 0 if args.device == "cpu" else args.gpus_per_job
 
 
 def _ray(args: argparse.Namespace) -> Launcher:
     from experiments.ray_cluster import RayCluster
 
     memory = None if args.memory_per_job is None else int(args.memory_per_job * 2**30)
-    return RayCluster(args.jobs, args.address, args.gpus_per_job, args.cpus_per_job, memory, args.copy_code)
+    return RayCluster(args.jobs, args.address, _gpus_per_job(args), args.cpus_per_job, memory, args.copy_code)
 
 
 LAUNCHERS: dict[str, Callable[[argparse.Namespace], Launcher]] = {"local": _local, "ray": _ray}
@@ -140,7 +152,9 @@ LAUNCHERS: dict[str, Callable[[argparse.Namespace], Launcher]] = {"local": _loca
 
 def _jobs(args: argparse.Namespace) -> list[Job]:
     """The jobs of the plan that are asked for; a test's training stays where it is."""
-    jobs = plans.jobs(plans.read_plan(args.plan), args.data, args.output)
+    device = "auto" if args.command == "status" else args.device.partition(":")[0]  # the launcher picks the GPU
+    options = () if device == "auto" else ("DEVICE", device)
+    jobs = plans.jobs(plans.read_plan(args.plan), args.data, args.output, options)
     patterns = [f"*{text}*" for text in args.only or ["*"]]
     chosen = [job for job in jobs if any(fnmatch.fnmatch(job.folder, pattern) for pattern in patterns)]
     if not chosen:
@@ -166,7 +180,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _submit(args: argparse.Namespace, jobs: Sequence[Job]) -> int:
     """Submit what is not finished, and with --wait stay until it has left the queue."""
-    settings = {"limit": args.time, "gpus": args.gpus_per_job, "cpus": args.cpus_per_job, "options": args.sbatch}
+    settings = {"limit": args.time, "gpus": _gpus_per_job(args), "cpus": args.cpus_per_job, "options": args.sbatch}
     given = {name: value for name, value in settings.items() if value is not None}
     slurm = Slurm(args.plan, args.output, at_once=args.jobs, **given)
     print(f"{args.plan}: {len(jobs)} jobs {slurm.describe()}")

@@ -20,7 +20,7 @@ from experiments.protocols import Job
 from experiments.runs import ROOT
 from experiments.states import JOB_FILE, LOG
 
-__all__ = ["Local", "Process"]
+__all__ = ["Local", "Process", "gpus_for"]
 
 _LOCK = ".job.lock"
 _SIGN_OF_LIFE = 60.0  # seconds between two signs of life for other hosts, which cannot look up the process
@@ -123,6 +123,26 @@ class Local:
             environment["CUDA_VISIBLE_DEVICES"] = self.gpus[slot % len(self.gpus)]
         process = self._slots[slot] = Process(job, environment)
         return process
+
+
+def gpus_for(device: str) -> list[str] | None:
+    """The GPUs that jobs on a device share, as :class:`Local` takes them.
+
+    Each job sees one GPU alone, by CUDA_VISIBLE_DEVICES, and counts it from 0: cuda:N is selected here, and the job is
+    given cuda.
+
+    Raises:
+        ValueError: there is no such GPU.
+    """
+    if not device.startswith("cuda"):
+        return None if device == "auto" else []
+    gpus, number = _gpus(), device.partition(":")[2]
+    if int(number or 0) < len(gpus):
+        return [gpus[int(number)]] if number else gpus
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    found = "nvidia-smi finds" if visible is None else f"CUDA_VISIBLE_DEVICES is '{visible}', which names"
+    there = f"{len(gpus)}, counted from 0" if gpus else "no GPU: name those that there are in CUDA_VISIBLE_DEVICES"
+    raise ValueError(f"--device {device}: {found} {there}")
 
 
 def _gpus() -> list[str]:

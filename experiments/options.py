@@ -7,7 +7,12 @@ from dassl.utils.names import closest_hint
 
 __all__ = ["split_options"]
 
-_KEYS_OF_FLAGS = {"--backbone": "MODEL.BACKBONE.NAME", "--head": "MODEL.HEAD.NAME", "--resume": "RESUME"}
+_KEYS_OF_FLAGS = {
+    "--backbone": "MODEL.BACKBONE.NAME",
+    "--device": "DEVICE",
+    "--head": "MODEL.HEAD.NAME",
+    "--resume": "RESUME",
+}
 _SWITCHES = ("--no-train",)
 _SET_BY_ENTRY = {
     "--root": "DATA=<folder> before the command",
@@ -60,5 +65,5 @@ def _key_of_flag(flag: str) -> str:
         raise ValueError(f"{flag} is set by {_SET_BY_ENTRY[flag]}")
     if flag not in _KEYS_OF_FLAGS:
         known = [*_KEYS_OF_FLAGS, *_SWITCHES, *_SET_BY_ENTRY]
-        raise ValueError(f"no flag '{flag}'{closest_hint(flag, known)} There are {', '.join(known[:4])}, and KEY VALUE")
+        raise ValueError(f"no flag '{flag}'{closest_hint(flag, known)} There are {', '.join(known[:5])}, and KEY VALUE")
     return _KEYS_OF_FLAGS[flag]

@@ -39,7 +39,7 @@ STAGES = (*BASE2NEW_STAGES, "all_classes", "evaluation", "zero_shot")
 ZERO_SHOT_PREFIX = "Zeroshot"  # of the trainers whose runs on all classes have neither shots nor seed
 # Settings that change the speed of a run, what it keeps or what it prints, never what it measures
 IRRELEVANT = (
-    *("USE_CUDA", "VERBOSE", "DATALOADER.NUM_WORKERS", "DATALOADER.CACHE_MB", "DATALOADER.FEATURES"),
+    *("USE_CUDA", "DEVICE", "VERBOSE", "DATALOADER.NUM_WORKERS", "DATALOADER.CACHE_MB", "DATALOADER.FEATURES"),
     *("TRAIN.PRINT_FREQ", "TRAIN.CHECKPOINT_FREQ"),
 )
 PATHS = ("DATASET.ROOT", "MODEL.BACKBONE.NAME")  # may hold a path: relative ones start at the repository's root

@@ -73,7 +73,7 @@ def load(
         epoch: the epoch whose weights are loaded; by default the best, or else the last saved.
         backbone: name or file of the backbone, where it is no longer that of the run's config.yaml.
         classnames: as `Classifier.with_classes`; by default those of the run.
-        device: "cpu" or "cuda"; by default the GPU if there is one and the run's USE_CUDA allows it.
+        device: "cpu", "cuda", "cuda:1", "mps"; by default the GPU if there is one and the run's USE_CUDA allows it.
 
     Raises:
         FileNotFoundError: no run, no weights of that epoch, or no backbone there.

@@ -90,7 +90,7 @@ def in_fp32(classifier: Classifier) -> Classifier:
     if trainer.precision.name == "fp32" and classifier.device.type == "cpu":
         return classifier
     cfg.defrost()
-    cfg.USE_CUDA = False
+    cfg.DEVICE = "cpu"
     for node in cfg.TRAINER.values():
         if isinstance(node, CfgNode) and "PREC" in node:
             node.PREC = "fp32"

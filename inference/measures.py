@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from dassl.engine.report import count_parameters, device_name, peak_memory_bytes
+from dassl.engine.report import count_parameters
+from dassl.utils import device_name, peak_memory_bytes
 
 from .classifier import Classifier
 
@@ -38,7 +39,7 @@ def measure(classifier: Classifier, batches: Sequence[int], seconds: float) -> d
         "flops": flops,
         "speed": [speed(classifier, size, seconds) for size in batches],
         "peak_memory_bytes": peak_memory_bytes(classifier.device),
-        "memory": "allocated on the GPU" if classifier.device.type == "cuda" else "of this process, resident",
+        "memory": "of this process, resident" if classifier.device.type == "cpu" else "allocated on the GPU",
     }
 
 

@@ -26,7 +26,7 @@ def add_run_arguments(
         "--epoch", type=at_least(0), metavar="N", help="whose weights to load (the best, else the last saved)"
     )
     parser.add_argument("--backbone", metavar="NAME", help="CLIP model or its file, if it is not where the run had it")
-    parser.add_argument("--device", choices=("cpu", "cuda"), help="where to compute (the GPU if there is one)")
+    parser.add_argument("--device", help="where to compute: cpu, cuda, cuda:N, mps (the GPU if there is one)")
     if classes:
         help_classes = "other classes: their names, or a file with one per line (those of the run)"
         parser.add_argument("--classes", nargs="+", metavar="NAME", help=help_classes)

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from yacs.config import CfgNode
 
 import train
 from dassl.config import merge_file, merge_options
 from dassl.config.merge import shown
 from dassl.engine.weights import existing
-from dassl.utils import check_availability, first_few, read_results
+from dassl.utils import device_named, first_few, read_results
 
 CONFIG, RESULTS = "config.yaml", "results.json"
 # What concerns a training, or the place where it ran
@@ -47,7 +46,7 @@ def read_run(
 
     Args:
         backbone: replaces MODEL.BACKBONE.NAME.
-        device: "cpu" or "cuda"; by default the GPU if there is one and USE_CUDA allows it.
+        device: as DEVICE has it; by default the GPU if there is one and the run's USE_CUDA allows it.
 
     Raises:
         FileNotFoundError: no such path, or no run there.
@@ -91,12 +90,13 @@ def untrained(
 
 
 def for_inference(cfg: CfgNode, device: str | None) -> CfgNode:
-    """The settings on that device, without those that concern a training."""
-    check_availability(device or "cpu", ["cpu", "cuda"], "device")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device is cuda, but PyTorch finds no GPU: use cpu")
-    of_device = {} if device is None else {"USE_CUDA": device == "cuda"}
-    merge_options(cfg, [word for pair in (NEUTRAL | of_device).items() for word in pair])
+    """The settings on that device, wherever the run was, without those that concern a training.
+
+    Raises:
+        ValueError: there is no such device.
+    """
+    device_named(device or "auto")
+    merge_options(cfg, [word for pair in (NEUTRAL | {"DEVICE": device or "auto"}).items() for word in pair])
     cfg.freeze()
     return cfg
 

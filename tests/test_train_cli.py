@@ -309,6 +309,20 @@ def test_the_device_and_why(
     assert line in describe_device(use_cuda)
 
 
+def test_the_device_is_a_flag_and_a_key() -> None:
+    assert configured().DEVICE == "auto"
+    assert configured("--device", "cuda:1").DEVICE == configured("DEVICE=cuda:1").DEVICE == "cuda:1"
+    with pytest.raises(ValueError, match=r"DEVICE: 'gpu', expected one of auto, cpu, cuda, .* \(did you mean cuda\?\)"):
+        configured("--device", "gpu")
+
+
+def test_a_device_that_is_not_there_ends_the_run_first(tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    argv = ["--trainer", "MaPLe", "--dataset-config-file", EMOJI, "--config-file", MICRO]
+    assert train.main([*argv, "--output-dir", str(tmp_path / "run"), "--device", "cuda"]) == 2
+    assert "error: device is cuda, but PyTorch finds no GPU" in "".join(capsys.readouterr())
+
+
 # fmt: off
 OPTION_WORDS = st.text(max_size=6) | st.sampled_from([
     "OPTIM.LR", "OPTIM.LR=1", "SEED", "-1", "-1e-5", "=", "--seed", "--seed=3", "--eval-only", "--model-dir", "x",

@@ -191,9 +191,10 @@ class ClipTrainer(TrainerX):
             return self.model(input)
 
     def parse_batch_train(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        pinned = self.device.type == "cuda"  # elsewhere the batch may be freed before the copy is done
         return (
-            batch["img"].to(self.device, non_blocking=True),
-            batch["label"].to(self.device, non_blocking=True),
+            batch["img"].to(self.device, non_blocking=pinned),
+            batch["label"].to(self.device, non_blocking=pinned),
         )
 
     def features_of(self, items: Sequence[Datum], views: int = 0) -> Tensor:

@@ -40,6 +40,13 @@ class Probe(nn.Module):
         self.bias = nn.Parameter(torch.zeros(classes))
         self.register_buffer("C", torch.zeros((), dtype=torch.float64))
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Probe:
+        """C stays on the CPU: MPS has no double precision."""
+        C = self._buffers.pop("C")
+        super()._apply(fn, recurse)
+        self._buffers["C"] = C
+        return self
+
 
 class ProbedCLIP(FrozenTowersCLIP):
     """W f + b of features f that are not normalised; no texts."""
@@ -147,7 +154,7 @@ class LinearProbe(FeatureTrainer):
         probe = self.model.probe
         with torch.no_grad():
             for tensor, value in zip((probe.weight, probe.bias, probe.C), (*classifier(C), C), strict=True):
-                tensor.copy_(torch.as_tensor(value, dtype=torch.float64))
+                tensor.copy_(torch.as_tensor(value, dtype=tensor.dtype))
 
     def chosen(self) -> dict[str, Any]:
         return {"C": self.model.probe.C.item()}
@@ -155,4 +162,4 @@ class LinearProbe(FeatureTrainer):
 
 def _arrays(images: Features) -> tuple[np.ndarray, np.ndarray]:
     """In double precision."""
-    return images.features.double().cpu().numpy(), images.labels.cpu().numpy()
+    return images.features.cpu().double().numpy(), images.labels.cpu().numpy()

@@ -75,7 +75,8 @@ class Rates:
         sums = similarity.new_zeros(K).index_add_(0, labels, of_label)
         self.weight = features.new_zeros(K, E).index_add_(0, labels, features)
         self.alpha = 250 * (sums / images)[images > 0].mean().item()
-        self.lr_weight = 4 * N / torch.linalg.eigvalsh(features.t() @ features)[-1].item()
+        gram = (features.t() @ features).cpu()  # (E, E); MPS has no eigenvalues
+        self.lr_weight = 4 * N / torch.linalg.eigvalsh(gram)[-1].item()
         self.lr_alpha = N / (4 * similarity.square().sum(dim=0).max().item())
 
 

@@ -20,11 +20,14 @@ MOST_TOKENS = 32768
 def available_bytes(device: torch.device) -> int:
     """Free memory of a GPU, including what PyTorch's allocator holds for reuse, or a quarter of the CPU memory.
 
-    Neither depends on the memory that earlier steps used, so that every step of a run is split in the same way.
+    An Apple GPU may use what Metal recommends as the most. None of these depends on the memory that earlier steps used,
+    so that every step of a run is split in the same way.
     """
     if device.type == "cuda":
         held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + held
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     limit = CONTAINER_LIMIT.read_text().strip() if CONTAINER_LIMIT.exists() else "max"
     return min(memory, int(limit) if limit.isdigit() else memory) // 4

@@ -18,10 +18,11 @@ class Precision:
     """One of `CHOICES` on one device.
 
     fp32, fp16 and bf16 store the tower weights in that precision and compute in it; amp keeps fp32 weights under
-    autocast (fp16 with loss scaling on a GPU, bf16 on a CPU). On a CPU fp16 runs as fp32, with a printed notice.
+    autocast (fp16 with loss scaling on a GPU, bf16 on a CPU). On a CPU fp16 runs as fp32, with a printed notice. On an
+    Apple GPU the versions of macOS and PyTorch decide on what there is, which is tried.
 
     Raises:
-        ValueError: `name` is not one of the choices.
+        ValueError: `name` is not one of the choices, or the Apple GPU cannot compute so.
     """
 
     def __init__(self, name: str, device: torch.device):
@@ -31,19 +32,43 @@ class Precision:
             print("PREC fp16 runs as fp32 on the CPU")
             name = "fp32"
         self.name, self.device = name, device
+        self.dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(name, torch.float32)  # of the tower weights
+        if device.type == "mps" and name != "fp32":
+            self._try()
+
+    def _try(self) -> None:
+        """A training step of a few numbers; raises a ValueError if the device lacks the type or an operation."""
+        try:
+            tower = torch.ones(2, 2, device=self.device, dtype=self.dtype)
+            learned = torch.ones(2, 2, device=self.device, requires_grad=True)
+            optim, scaler = torch.optim.SGD([learned], lr=0.1), self.grad_scaler()
+            with self.autocast():
+                loss = (learned.to(self.dtype) @ tower).float().sum()
+            if scaler is None:
+                loss.backward()
+                optim.step()
+            else:
+                scaler.scale(loss).backward()
+                scaler.step(optim)
+                scaler.update()
+        except (RuntimeError, TypeError) as error:
+            reason = str(error).strip().partition(". ")[0][:200]
+            raise ValueError(
+                f"PREC {self.name}: PyTorch {torch.__version__} cannot compute so on {self.device} ({reason}). "
+                "Use PREC fp32"
+            ) from error
 
     def cast(self, clip_model: nn.Module) -> None:
         """Store the frozen tower weights in this precision; call it before anything learned is added to the model."""
-        dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(self.name)
-        if dtype is not None:
-            convert_weights(clip_model, dtype)
+        if self.dtype != torch.float32:
+            convert_weights(clip_model, self.dtype)
 
     def autocast(self) -> contextlib.AbstractContextManager:
         """The context that forward passes run in."""
         if self.name != "amp":
             return contextlib.nullcontext()
-        return torch.autocast(self.device.type, torch.float16 if self.device.type == "cuda" else torch.bfloat16)
+        return torch.autocast(self.device.type, torch.bfloat16 if self.device.type == "cpu" else torch.float16)
 
     def grad_scaler(self) -> torch.amp.GradScaler | None:
         """The loss scaler for amp on a GPU; None otherwise."""
-        return torch.amp.GradScaler("cuda") if self.name == "amp" and self.device.type == "cuda" else None
+        return torch.amp.GradScaler(self.device.type) if self.name == "amp" and self.device.type != "cpu" else None

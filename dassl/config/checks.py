@@ -11,12 +11,13 @@ from typing import Any
 
 from voluptuous import Invalid
 
-from dassl.utils.names import is_template
+from dassl.utils.names import DEVICES, closest_device, is_device, is_template
 
 Check = Callable[[Any], Any]
 
 __all__ = [
     "Check",
+    "device",
     "flag",
     "list_of",
     "megabytes",
@@ -59,6 +60,19 @@ def template() -> Check:
         "a prompt with {} once, where the class name goes, and no other braces, or empty for the dataset's own",
         lambda value: isinstance(value, str) and (not value or (is_template(value) and value.isprintable())),
     )
+
+
+def device() -> Check:
+    """The name of a device. Whether the device is there, dassl/utils/device.py says."""
+    expected = f"one of {', '.join(DEVICES)} (N is the number of a GPU, from 0)"
+
+    def check(value: Any) -> Any:
+        if not (isinstance(value, str) and is_device(value)):
+            raise Invalid(expected + closest_device(str(value)[:100]).removesuffix("."))
+        return value
+
+    check.__doc__ = expected
+    return check
 
 
 def whole(low: int, high: int, or_else: dict[int, str] | None = None) -> Check:

@@ -37,8 +37,11 @@ def default_tree() -> CN:
     cfg.RESUME = ""
     # Seed of all random generators; -1: do not seed them
     cfg.SEED = -1
-    # Use the GPU if there is one
+    # Use the GPU if there is one; only where DEVICE is auto
     cfg.USE_CUDA = True
+    # Where to compute: auto (the GPU if there is one and USE_CUDA is True, else the CPU), cpu, cuda, cuda:N (N is the
+    # number of a GPU, from 0), mps (an Apple GPU)
+    cfg.DEVICE = "auto"
     # Print what is built, with its settings
     cfg.VERBOSE = True
     # Protocol in results.json: base2new, cross_dataset, few_shot, zero_shot; "": derived from the other keys

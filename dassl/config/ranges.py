@@ -12,6 +12,7 @@ from yacs.config import CfgNode
 
 from dassl.config.checks import (
     Check,
+    device,
     flag,
     list_of,
     megabytes,
@@ -50,6 +51,7 @@ RANGES: dict[str, Check] = {
     "RESUME": text(),
     "SEED": whole(0, 2**32 - 1, or_else={-1: "not seeded"}),
     "USE_CUDA": flag(),
+    "DEVICE": device(),
     "VERBOSE": flag(),
     "PROTOCOL": text(),
     "INPUT.SIZE": list_of(SIZE, count=2),

@@ -4,7 +4,6 @@ import shlex
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
 import torchvision.transforms as T
 from PIL import Image
 from tabulate import tabulate
@@ -12,7 +11,7 @@ from torch.utils.data import Dataset as TorchDataset
 from yacs.config import CfgNode
 
 from dassl.config import setting
-from dassl.utils import check_availability, read_image
+from dassl.utils import check_availability, choose_device, read_image
 
 from .datasets import DatasetBase, Datum, build_dataset
 from .image_cache import ImageCache
@@ -36,7 +35,7 @@ def build_data_loader(
     """Build a loader of ``data_source``.
 
     Args:
-        cfg: DATALOADER.NUM_WORKERS, USE_CUDA, DATASET.ON_BAD_IMAGE and the keys that the wrapper reads.
+        cfg: DATALOADER.NUM_WORKERS, DEVICE, USE_CUDA, DATASET.ON_BAD_IMAGE and the keys that the wrapper reads.
         sampler_type: a name of ``samplers.AVAI_SAMPLERS``.
         data_source: the items.
         batch_size: items per batch.
@@ -70,7 +69,7 @@ def build_data_loader(
         num_workers=num_workers,
         persistent_workers=is_train and num_workers > 0 and not published,
         drop_last=is_train and drop_last and len(data_source) >= batch_size,
-        pin_memory=torch.cuda.is_available() and cfg.USE_CUDA,
+        pin_memory=choose_device(cfg).type == "cuda",
     )
 
 

@@ -2,7 +2,6 @@
 
 import json
 import platform
-import sys
 from collections.abc import Iterable
 from typing import Any
 
@@ -13,20 +12,9 @@ from torch import nn
 from dassl.config import config_name, setting
 from dassl.config.saved import saved_settings
 from dassl.engine.record import RunRecord
+from dassl.utils.device import device_name, peak_memory_bytes
 
-__all__ = ["collect_results", "count_parameters", "device_name", "peak_memory_bytes"]
-
-
-def peak_memory_bytes(device: torch.device) -> int:
-    """The peak memory of this process: allocated on the GPU, or resident on a CPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    try:
-        import resource
-    except ImportError:  # Windows
-        return 0
-    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes there, in KiB elsewhere
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+__all__ = ["collect_results", "count_parameters"]
 
 
 def collect_results(
@@ -117,8 +105,3 @@ def count_parameters(modules: Iterable[Any]) -> dict[str, int]:
         "learned_parameters": sum(p.numel() for p in parameters.values() if p.requires_grad),
         "total_parameters": sum(p.numel() for p in parameters.values()),
     }
-
-
-def device_name(device: torch.device) -> str:
-    """Name of the GPU, or cpu with the number of threads."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({torch.get_num_threads()} threads)"

@@ -34,6 +34,7 @@ _FREE_KEYS = {
     "RESUME",
     "DATASET.ROOT",
     "USE_CUDA",
+    "DEVICE",
     "VERBOSE",
     "DATALOADER.NUM_WORKERS",
     "DATALOADER.CACHE_MB",
@@ -57,7 +58,7 @@ def save_resume(trainer: Any, attributes: MethodAttributes, path: Path) -> None:
         "schedulers": {entry.name: entry.sched and entry.sched.state_dict() for entry in models},
         "attributes": attributes.save(trainer),
         "record": trainer.run_record.state_dict(),
-        "rng": rng_state(),
+        "rng": rng_state(trainer.device),
     }
     torch_save(state, path, checksums=True)
 

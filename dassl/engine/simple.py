@@ -21,6 +21,7 @@ from dassl.engine.resume import RESUME_FILE, copy_models, find_resume, restore, 
 from dassl.engine.simple_net import SimpleNet
 from dassl.evaluation import build_evaluator
 from dassl.optim import build_lr_scheduler, build_optimizer
+from dassl.utils.device import activate, choose_device
 from dassl.utils.progress import progress
 from dassl.utils.tools import check_availability
 from dassl.utils.torchtools import count_num_param, load_pretrained_weights
@@ -48,9 +49,8 @@ class SimpleTrainer(TrainerBase):
         of_subclass = set(vars(self))
         super().__init__()
         self.cfg = cfg
-        self.device = torch.device("cuda" if torch.cuda.is_available() and cfg.USE_CUDA else "cpu")
-        if self.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self.device)
+        self.device = choose_device(cfg)
+        activate(self.device)
         self.output_dir = cfg.OUTPUT_DIR
         self.start_epoch = self.epoch = self.batch_idx = self.num_batches = 0
         self.max_epoch = cfg.OPTIM.MAX_EPOCH

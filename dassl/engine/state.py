@@ -37,11 +37,12 @@ _LISTED = 100  # problems in one message
 
 @torch.no_grad()
 def fingerprint(tensor: torch.Tensor) -> Fingerprint:
-    """Integers that differ when the tensor's bytes do; computed on the tensor's device, in two passes over it.
+    """Integers that differ when the tensor's bytes do; computed on the tensor's device (MPS: on the CPU, since sums of
+    its integers do not wrap around everywhere), in two passes over it.
 
     The weights of the sums are odd: multiplied by an even one, a flipped sign could vanish modulo 2^64.
     """
-    flat = tensor.detach().contiguous().reshape(-1)
+    flat = (tensor.cpu() if tensor.device.type == "mps" else tensor).detach().contiguous().reshape(-1)
     if flat.storage_offset() or flat.numel() == 0:
         flat = flat.clone()
     data = flat.view(torch.uint8)  # (bytes,)

@@ -95,7 +95,7 @@ class Classification(EvaluatorBase):
                 f"The model gives scores of {mo.shape[1]} classes, expected {K}, one for each class of the dataset:"
                 " build it for the dataset that is tested"
             )
-        mo, gt = mo.detach(), gt.to(mo.device, torch.long, non_blocking=True)
+        mo, gt = mo.detach(), gt.to(mo.device, torch.long, non_blocking=mo.is_cuda)
         self._pred.append(mo.max(1)[1])  # (B,)
         self._true.append(gt)
         finite = mo.isfinite()  # (B, K)

@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # the same names as below, for type checkers
+    from dassl.utils.device import *  # noqa: F403
     from dassl.utils.disk import *  # noqa: F403
     from dassl.utils.download import *  # noqa: F403
     from dassl.utils.environment import *  # noqa: F403
@@ -23,11 +24,13 @@ _NAMES = {
     "files": "WriteError atomic_write check_isfile listdir_nohidden lock_folder mkdir_if_missing move_into_place"
     " read_json remove_temporaries write_json",
     "logger": "Logger setup_logger",
-    "names": "DEFAULT_TEMPLATE bare check_availability closest_hint fill first_few get_most_similar_str_to_a_from_b"
-    " is_template readable tolist_if_not",
+    "names": "DEFAULT_TEMPLATE DEVICES bare check_availability closest_device closest_hint fill first_few"
+    " get_most_similar_str_to_a_from_b is_device is_template readable tolist_if_not",
     "registry": "Registry UnknownNameError",
     "results": "read_results write_results",
     #
+    "device": "activate choose_device device_name device_named empty_cache peak_memory_bytes reset_peak_memory"
+    " synchronize",
     "environment": "collect_env_info describe_device set_random_seed",
     "images": "orientation_of read_image to_rgb",
     "meters": "AverageMeter MetricMeter",

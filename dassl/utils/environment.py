@@ -8,6 +8,8 @@ import numpy as np
 import PIL
 import torch
 
+from dassl.utils.device import device_name, device_named
+
 __all__ = ["collect_env_info", "describe_device", "set_random_seed"]
 
 
@@ -35,16 +37,26 @@ def collect_env_info() -> str:
     for index in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(index)
         lines.append(f"GPU {index}: {properties.name}, {properties.total_memory / 2**30:.1f} GiB")
+    if torch.backends.mps.is_available():
+        lines.append(f"Apple GPU: {device_name(torch.device('mps'))}")
     return "\n".join(lines)
 
 
-def describe_device(use_cuda: bool) -> str:
-    """Return the device that a run uses with this ``USE_CUDA``, and why, as one line."""
+def describe_device(use_cuda: bool, name: str = "auto") -> str:
+    """Return the device that a run uses with this ``USE_CUDA`` and ``DEVICE``, and why, as one line.
+
+    Raises:
+        ValueError: there is no such device.
+    """
+    if name != "auto":
+        return f"Device: {device_name(device_named(name))} (DEVICE is {name})"
     if torch.cuda.is_available():
         name = torch.cuda.get_device_name()
         return f"Device: GPU ({name})" if use_cuda else f"Device: CPU (USE_CUDA is False; there is a GPU, {name})"
     if not use_cuda:
         return "Device: CPU (USE_CUDA is False)"
+    if torch.backends.mps.is_available():
+        return "Device: CPU (DEVICE mps, or the flag --device mps, uses the Apple GPU)"
     if torch.version.cuda or torch.version.hip:
         return "Device: CPU (no GPU was found: is there one, with a driver, in CUDA_VISIBLE_DEVICES?)"
     return f"Device: CPU (PyTorch {torch.__version__} is built without support for GPUs)"

@@ -22,7 +22,9 @@ LESS_MEMORY = (
     " amp, take fewer classes or a smaller MODEL.BACKBONE.NAME; if it is not the GPU's, also lower"
     " DATALOADER.NUM_WORKERS and DATALOADER.CACHE_MB"
 )
+NOT_ON_MPS = re.compile(r"The operator '([^']+)' is not currently (?:implemented|supported) (?:for|on) the MPS")
 WORKER = re.compile(r"DataLoader worker \(pid\S* ([\d, ]+)\) (?:is killed by signal: ([^.]*)|exited unexpectedly)")
+ON_CPU_INSTEAD = "set PYTORCH_ENABLE_MPS_FALLBACK=1 before the command to compute it on the CPU, or give --device cpu"
 SHARED_MEMORY = "shared memory (/dev/shm) is full: lower DATALOADER.NUM_WORKERS or enlarge it (in Docker, --shm-size)"
 WHY_KILLED = {
     "SIGKILL": "usually by the system because memory ran out: lower DATALOADER.NUM_WORKERS or give the job more memory",
@@ -49,6 +51,8 @@ def explain(error: Exception) -> tuple[str | None, bool]:
         return f"memory ran out{f' ({said})' if said else ''}: {LESS_MEMORY}", True
     if isinstance(error, RuntimeError) and (worker := explain_worker(error)):
         return worker, True
+    if isinstance(error, NotImplementedError) and (operator := NOT_ON_MPS.search(text)):
+        return f"PyTorch cannot compute {operator[1]} on the Mac's GPU: {ON_CPU_INSTEAD}", False
     if isinstance(error, USER_ERRORS):
         return text, isinstance(error, (WriteError, WorkerError)) or getattr(error, "errno", None) in DISK_ERRORS
     return None, False

@@ -1,17 +1,21 @@
 """Names that users give: available or close to an available one; class names and the prompts around them."""
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 __all__ = [
     "DEFAULT_TEMPLATE",
+    "DEVICES",
     "bare",
     "check_availability",
+    "closest_device",
     "closest_hint",
     "fill",
     "first_few",
     "get_most_similar_str_to_a_from_b",
+    "is_device",
     "is_template",
     "readable",
     "tolist_if_not",
@@ -19,6 +23,8 @@ __all__ = [
 
 # The hand-written prompt for datasets that have none of their own.
 DEFAULT_TEMPLATE = "a photo of a {}."
+# The names that a device may have; N is the number of a GPU, from 0.
+DEVICES = ("auto", "cpu", "cuda", "cuda:N", "mps")
 
 
 def readable(classname: str) -> str:
@@ -29,6 +35,17 @@ def readable(classname: str) -> str:
 def is_template(text: str) -> bool:
     """Whether a text is a prompt with one place ``{}`` for the class name, and no other braces."""
     return text.count("{}") == text.count("{") == text.count("}") == 1
+
+
+def is_device(name: str) -> bool:
+    """Whether a name is one of `DEVICES`."""
+    return re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,3})?|mps", name) is not None
+
+
+def closest_device(name: str) -> str:
+    """The hint of :func:`closest_hint`; "gpu" and a number mean a GPU."""
+    name = "cuda" if "gpu" in name.lower() else f"cuda:{name}" if re.fullmatch("[0-9]{1,3}", name) else name
+    return closest_hint(name, [name] if is_device(name) else DEVICES)
 
 
 def fill(template: str, classnames: Sequence[str]) -> list[str]:

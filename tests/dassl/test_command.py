@@ -233,6 +233,15 @@ def test_mistakes_are_not_explained_and_wrong_input_is_not_from_outside() -> Non
     assert explain(FileNotFoundError("no folder")) == ("no folder", False)
 
 
+def test_an_operation_that_an_apple_gpu_lacks_is_named_with_a_way_out() -> None:
+    told = "The operator 'aten::_linalg_eigh.eigenvalues' is not currently implemented for the MPS device. If you want"
+    line, from_outside = explain(NotImplementedError(told))
+    assert line and line.startswith(
+        "PyTorch cannot compute aten::_linalg_eigh.eigenvalues on the Mac's GPU: set PYTORCH_E"
+    )
+    assert not from_outside and explain(NotImplementedError("encode_image")) == (None, False)
+
+
 def test_a_traceback_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DASSL_TRACEBACK", "1")
     with pytest.raises(MemoryError):

@@ -37,6 +37,7 @@ def test_defaults_are_the_published_ones(cfg) -> None:
         "DATALOADER.FEATURES",
         "DATALOADER.TRAIN_U.DROP_LAST",
         "DATALOADER.TRAIN_X.DROP_LAST",
+        "DEVICE",
         "INPUT.EXIF_ORIENTATION",
         "MODEL.BACKBONE.ACTIVATION",
         "MODEL.BACKBONE.PIXEL_MEAN",

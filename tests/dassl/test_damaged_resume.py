@@ -133,6 +133,8 @@ BROKEN = [
     ("rng.torch", torch.zeros(5056), "rng.torch: the tensor holds torch.float32"),
     ("rng.torch", "seed", "rng.torch: the tensor has shape .*: it is str 'seed'"),
     ("rng.cuda", 5, "rng.cuda: expected a list"),
+    ("rng.gpu", 1, "rng.gpu: expected a number below 1, found int 1"),
+    ("rng.mps", torch.zeros(36), "rng.mps: expected a tensor of bytes or None"),
     ("more", 1, "more: extra keys not allowed"),
 ]
 

@@ -95,6 +95,7 @@ def test_a_number_of_steps_ends_in_the_middle_of_an_epoch(tmp_path, stop_after) 
 def test_resume_from_another_folder(tmp_path, undisturbed) -> None:
     train(tiny_cfg(tmp_path / "a"), 2)
     cfg = tiny_cfg(tmp_path / "b", "RESUME", str(tmp_path / "a"), "TRAIN.PRINT_FREQ", 3, "DATALOADER.NUM_WORKERS", 0)
+    cfg.DEVICE = "cpu"
     trainer = train(cfg)
     assert trainer.start_epoch == 2
     assert_same_bits(everything(trainer), undisturbed)

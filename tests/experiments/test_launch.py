@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from dassl.utils.failures import explain
+from experiments import __main__ as experiments
 from experiments.launch import _ran_out_of_memory, drive
-from experiments.local import Local, Process
+from experiments.local import Local, Process, gpus_for
 from experiments.methods import METHODS
 from experiments.protocols import Job, Request, few_shot
 from experiments.runs import run_status
@@ -132,6 +133,73 @@ def test_gpus_are_shared_out(make, monkeypatch):
         local.start(job)
     assert [environment["CUDA_VISIBLE_DEVICES"] for environment in seen] == ["3", "5", "3", "5"]
     assert not local.has_room()
+
+
+@pytest.mark.parametrize(
+    ("device", "gpus"),
+    [("auto", None), ("cuda", ["3", "GPU-5"]), ("cuda:1", ["GPU-5"]), ("cpu", []), ("mps", [])],
+)
+def test_the_gpus_of_a_device(monkeypatch, device, gpus):
+    """Numbers count the GPUs that CUDA_VISIBLE_DEVICES names; each job sees its own one alone."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-5")
+    assert gpus_for(device) == gpus
+
+
+@pytest.mark.parametrize(
+    ("device", "visible", "message"),
+    [
+        ("cuda:2", "3,5", "--device cuda:2: CUDA_VISIBLE_DEVICES is '3,5', which names 2, counted from 0"),
+        ("cuda", "", "--device cuda: CUDA_VISIBLE_DEVICES is '', which names no GPU"),
+        (
+            "cuda:0",
+            None,
+            "--device cuda:0: nvidia-smi finds no GPU: name those that there are in CUDA_V",
+        ),
+    ],
+)
+def test_gpus_that_are_not_there(monkeypatch, device, visible, message):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr("experiments.local.shutil.which", lambda name: None)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    with pytest.raises(ValueError, match=message):
+        gpus_for(device)
+
+
+@pytest.mark.parametrize(
+    ("device", "word", "gpus"), [("auto", "", ["3", "5"]), ("cuda:1", "cuda", ["5"]), ("cpu", "cpu", [])]
+)
+def test_a_plan_on_a_device(monkeypatch, tmp_path, device, word, gpus):
+    """A job is never given the number: it sees one GPU, the first one."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    args = experiments.parse_args(["run", "demo", "--output", str(tmp_path), "--device", device])
+    for job in experiments._jobs(args):
+        command = job.command("python")
+        assert (command[command.index("DEVICE") + 1] if "DEVICE" in command else "") == word
+    assert experiments.LAUNCHERS["local"](args).gpus == gpus
+    assert "DEVICE" not in " ".join(experiments._jobs(experiments.parse_args(["status", "demo"]))[0].command("python"))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["--device", "gpu"],
+            "--device gpu: no such device (did you mean cuda?). There are auto, cpu, cuda, cuda:N",
+        ),
+        (["--device", "cuda:1", "--launcher", "slurm"], "--device cuda:1: only with --launcher local"),
+        (["--device", "cpu", "--launcher", "ray", "--gpus-per-job", "0.5"], "a job with --device cpu uses none"),
+    ],
+)
+def test_devices_that_a_launcher_does_not_have(capsys, words, message):
+    with pytest.raises(SystemExit):
+        experiments.parse_args(["run", "demo", *words])
+    assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_jobs_of_a_cluster_on_the_cpu_ask_for_no_gpu():
+    args = experiments.parse_args(["run", "demo", "--launcher", "slurm", "--device", "cpu"])
+    assert experiments._gpus_per_job(args) == 0
 
 
 class _Running:

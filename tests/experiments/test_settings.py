@@ -108,6 +108,7 @@ def test_pairs_in_both_spellings_and_flags_are_one_setting(shell: Shell) -> None
         (["A.B", "1", "C.D=2"], (("A.B", "1", "C.D", "2"), ())),
         (["A.B=x=y", "C.D", "e=f"], (("A.B", "x=y", "C.D", "e=f"), ())),
         (["A.B=", "--no-train", "C.D", "-1"], (("A.B", "", "C.D", "-1"), ("--no-train",))),
+        (["--device", "cuda:1"], (("DEVICE", "cuda:1"), ())),
         (["--head", "x", "--resume=out"], (("MODEL.HEAD.NAME", "x", "RESUME", "out"), ())),
         (["A.B"], (("A.B",), ())),
     ],

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 import inference
+from inference.run_folder import read_run
 from tests.inference.conftest import Made
 from tests.paths import ROOT
 
@@ -199,3 +200,9 @@ def test_a_device_that_is_not_there(made: Made) -> None:
     if not torch.cuda.is_available():
         with pytest.raises(ValueError, match="PyTorch finds no GPU"):
             inference.load(made(), device="cuda")
+
+
+def test_where_a_run_was_does_not_decide_where_it_is_used(made: Made) -> None:
+    run = made()
+    change(run / "config.yaml", "DEVICE: auto", "DEVICE: cuda:7")
+    assert read_run(run).cfg.DEVICE == "auto" and read_run(run, device="cpu").cfg.DEVICE == "cpu"

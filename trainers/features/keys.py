@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from dassl.data.datasets import Datum
 from dassl.data.loader import Loader
 from dassl.data.transforms import normalization
 from dassl.engine.state import fingerprint
+from dassl.utils import device_name
 
 Key = dict[str, Any]
 
@@ -71,7 +73,9 @@ def key_of_tower(tower: nn.Module, precision: str, device: torch.device) -> Key:
     """
     if device.type == "cuda":
         cuda = [torch.version.cuda, torch.backends.cudnn.version(), torch.get_float32_matmul_precision()]
-        computer = [torch.cuda.get_device_name(device), *cuda]
+        computer = [device_name(device), *cuda]
+    elif device.type == "mps":
+        computer = [device_name(device), platform.mac_ver()[0]]
     else:
         computer = [device.type, torch.backends.cpu.get_cpu_capability(), torch.get_num_threads()]
     return {
