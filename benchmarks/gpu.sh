@@ -12,9 +12,17 @@ set -euo pipefail
 
 mkdir -p "${1:?"usage: bash benchmarks/gpu.sh OUT [PART ...]"}"
 out=$(readlink -f "$1")
+wheels=${WHEELS:+$(readlink -f "$WHEELS")}
 shift
 cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.."
-chosen=" ${*:-imagenet step loading graphs tests methods} "
+parts="imagenet step loading graphs tests methods"
+for word in "$@"; do
+    if [[ " $parts " != *" $word "* ]]; then
+        echo "error: there is no part $word, expected some of $parts" >&2
+        exit 2
+    fi
+done
+chosen=" ${*:-$parts} "
 python=python3
 if [[ -x .venv/bin/python ]]; then python=.venv/bin/python; fi
 python=${PYTHON:-$python}
@@ -43,10 +51,10 @@ part() { # NAME SECONDS COMMAND ...
     if ((status)); then failed=1; fi
 }
 
-if [[ -n ${WHEELS:-} ]]; then
+if [[ $wheels ]]; then
     site=$(mktemp -d)
     trap 'rm -rf "$site"' EXIT
-    "$python" -m pip install --quiet --no-index --no-deps --no-compile --target "$site" "$WHEELS"/*.whl
+    "$python" -m pip install --quiet --no-index --no-deps --no-compile --target "$site" "$wheels"/*.whl
     export PYTHONPATH=$site${PYTHONPATH:+:$PYTHONPATH}
 fi
 

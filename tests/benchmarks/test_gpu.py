@@ -47,13 +47,21 @@ def test_the_folder_is_one_of_imagenet(tmp_path, monkeypatch):
     assert (len(dataset.train_x), len(dataset.test), dataset.num_classes) == (1000, 1000, 1000)
 
 
+def run_script(*words: str, **environment: str) -> subprocess.CompletedProcess:
+    command = ["bash", "benchmarks/gpu.sh", *words]
+    return subprocess.run(command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True)
+
+
+def test_a_part_that_there_is_not(tmp_path):
+    done = run_script(str(tmp_path / "out"), "steps")
+    assert done.returncode == 2 and "there is no part steps, expected some of imagenet step loading" in done.stderr
+
+
 @pytest.mark.parametrize("words", [(), ("step", "tests")])
 @pytest.mark.parametrize("tiny", ["", "1"])
 def test_every_command_of_the_script_is_understood(tmp_path, monkeypatch, words, tiny):
     """With DRY_RUN it prints them; each benchmark takes its options."""
-    environment = {**os.environ, "DRY_RUN": "1", "TRY": tiny, "PYTHON": "python"}
-    script = ["bash", "benchmarks/gpu.sh", str(tmp_path / "out"), *words]
-    done = subprocess.run(script, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    done = run_script(str(tmp_path / "out"), *words, DRY_RUN="1", TRY=tiny, PYTHON="python")
     commands = [shlex.split(line) for line in done.stdout.splitlines()]
     assert all(command[:2] == ["python", "-m"] for command in commands)
     assert len(commands) == (2 if words else 7)
