@@ -25,14 +25,13 @@ from trainers.cocoop import ConditionalPromptLearner
 from trainers.conditional import ConditionalCLIP
 
 from .definitional import Definitional
+from .models import class_names, random_clip
 from .timing import (
     Comparison,
     circumstances,
-    class_names,
+    comparison_parser,
     measurements,
     model_line,
-    model_parser,
-    random_clip,
     ratio_line,
     save,
 )
@@ -96,7 +95,7 @@ def pieces_text(pieces: dict[str, Any]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = model_parser(__doc__)
+    parser = comparison_parser(__doc__)
     parser.set_defaults(test_batch=10)  # the definitional side takes half a minute per image on two CPU threads
     args = parser.parse_args(argv)
     result = run(args)

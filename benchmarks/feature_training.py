@@ -31,7 +31,8 @@ from experiments.methods import METHODS
 from trainers.on_features import FeatureTrainer
 from trainers.without_data import dataset_without_images
 
-from .timing import ARCHITECTURES, base_parser, circumstances, class_names, random_clip, run_and_report
+from .models import ARCHITECTURES, class_names, random_clip
+from .timing import base_parser, circumstances, run_and_report
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs/trainers"
 

@@ -38,8 +38,9 @@ from dassl.utils import set_random_seed
 from experiments.methods import METHODS
 from trainers.base import ClipTrainer, load_clip
 
+from .models import ARCHITECTURES, random_clip
 from .pictures import save_class_folders
-from .timing import ARCHITECTURES, Clock, base_parser, circumstances, random_clip, run_and_report, say
+from .timing import Clock, base_parser, circumstances, run_and_report, say
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 METHOD_NAMES = ("zsclip", "coop", "kgcoop", "prograd", "tcp")

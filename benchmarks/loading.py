@@ -1,10 +1,11 @@
-"""How many images per second one core loads: decoded each time or cached, for training and testing.
+"""How many images per second are loaded: decoded each time or cached, for training and testing.
 
     python -m benchmarks.loading --images 128 --size 500x375 --json loading.json
+    python -m benchmarks.loading --images 4096 --workers 8,16 --json loading.json
 
 JPEGs in a temporary folder are loaded by the project's DataManager with the published transforms, batch sizes and
-normalisation (MaPLe's configuration), with PyTorch on one thread; then the same with two worker processes. Also
-measures the stages of loading an image, and what PIL's draft mode would save and change, at --size and at twice that.
+normalisation (MaPLe's configuration), with PyTorch on one thread; then the same with worker processes. Also measures
+the stages of loading an image, and what PIL's draft mode would save and change, at --size and at twice that.
 """
 
 from __future__ import annotations
@@ -35,10 +36,10 @@ from train import default_cfg
 
 from . import draft
 from .pictures import save_class_folders
-from .timing import Clock, base_parser, circumstances, run_and_report
+from .timing import Clock, base_parser, circumstances, listed, run_and_report
 
 PUBLISHED = Path(__file__).resolve().parents[1] / "configs" / "trainers" / "MaPLe" / "vit_b16_c2_ep5_batch4_2ctx.yaml"
-WORKERS = (0, 2)
+DISTINCT = 128  # pictures; more images are links to them
 
 
 def build_manager(root: Path, images: int, num_workers: int, cache_mb: int) -> DataManager:
@@ -78,10 +79,12 @@ def throughput(loader: Loader, repeats: int) -> dict[str, Any]:
     }
 
 
-def measure_loading(root: Path, images: int, cache_mb: int, repeats: int) -> dict[str, dict[str, Any]]:
+def measure_loading(
+    root: Path, images: int, cache_mb: int, repeats: int, workers: Sequence[int]
+) -> dict[str, dict[str, Any]]:
     """Throughput for each kind of pass and number of workers."""
     found = {}
-    for num_workers in WORKERS:
+    for num_workers in workers:
         plain = build_manager(root, images, num_workers, cache_mb=0)
         cached = build_manager(root, images, num_workers, cache_mb=cache_mb)
         assert plain.test_loader
@@ -140,10 +143,10 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     cache_mb = math.ceil(args.images * width * height * 3 / 2**20)
     with tempfile.TemporaryDirectory() as folder:
         root, larger = Path(folder) / "pictures", Path(folder) / "larger"
-        paths = save_class_folders(root, args.images, args.size)
+        paths = save_class_folders(root, args.images, args.size, distinct=DISTINCT)[:DISTINCT]
         twice = (2 * width, 2 * height)
-        larger_paths = save_class_folders(larger, math.ceil(args.images / 4), twice)
-        loading = measure_loading(root, args.images, cache_mb, args.repeats)
+        larger_paths = save_class_folders(larger, math.ceil(len(paths) / 4), twice)
+        loading = measure_loading(root, args.images, cache_mb, args.repeats, args.workers)
         manager = build_manager(root, args.images, 0, 0)
         return {
             **circumstances(args, torch.device("cpu")),
@@ -192,6 +195,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = base_parser(__doc__)
     parser.add_argument("--images", type=int, default=128, help="number of images to make and load")
     parser.add_argument("--size", type=width_and_height, default=(500, 375), help="their WIDTHxHEIGHT in pixels")
+    parser.add_argument("--workers", type=listed(int), default="0,2", help="numbers of worker processes")
     run_and_report(parser.parse_args(argv), run, report)
 
 

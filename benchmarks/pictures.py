@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -42,11 +46,38 @@ def picture(width: int, height: int, seed: int) -> Image.Image:
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 
-def save_class_folders(root: Path, count: int, size: tuple[int, int], classes: int = 4) -> list[Path]:
-    """Save `count` images as ``train/<class>/*.jpg`` in `root`, and link ``test`` to them."""
+def save_pictures(folder: Path, count: int, size: tuple[int, int]) -> list[Path]:
+    """Save pictures 0 … `count` - 1 in `folder`, several at a time."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{seed:05}.jpg" for seed in range(count)]
+
+    def save(seed: int) -> None:
+        picture(*size, seed).save(paths[seed], quality=QUALITY)
+
+    with ThreadPoolExecutor() as threads:
+        list(threads.map(save, range(count)))
+    return paths
+
+
+def link(originals: Sequence[Path], paths: Sequence[Path]) -> None:
+    """Make every path a hard link to one of the originals, in turn."""
+    for folder in {path.parent for path in paths}:
+        folder.mkdir(parents=True, exist_ok=True)
+    for number, path in enumerate(paths):
+        os.link(originals[number % len(originals)], path)
+
+
+def save_class_folders(
+    root: Path, count: int, size: tuple[int, int], classes: int = 4, distinct: int | None = None
+) -> list[Path]:
+    """Save `count` images as ``train/<class>/*.jpg`` in `root`, and link ``test`` to them.
+
+    Args:
+        distinct: number of different pictures; all by default. A reader has as much work with the others.
+    """
+    originals = save_pictures(root / "pictures", min(distinct or count, count), size)
     paths = [root / "train" / f"class_{i % classes}" / f"{i:05}.jpg" for i in range(count)]
-    for seed, path in enumerate(paths):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        picture(*size, seed).save(path, quality=QUALITY)
+    link(originals, paths)
+    shutil.rmtree(root / "pictures")
     (root / "test").symlink_to("train", target_is_directory=True)
     return paths

@@ -37,7 +37,7 @@ SETTINGS = ("DATASET.NUM_SHOTS", "16", "DATASET.SUBSAMPLE_CLASSES", "base", "OPT
 NO_WORKERS = ("DATALOADER.NUM_WORKERS", "0")
 
 
-def _run(checkout: Path, *command: str, **environment: str) -> float:
+def seconds_of(checkout: Path, *command: str, **environment: str) -> float:
     """Seconds of a command in a checkout.
 
     Raises:
@@ -61,12 +61,14 @@ def _run(checkout: Path, *command: str, **environment: str) -> float:
 
 def start(checkout: Path, folder: Path) -> dict[str, float]:
     """From the command to a trainer that is ready."""
-    return {"start-up": _run(checkout, sys.executable, *TRAIN, "--output-dir", str(folder), "--no-train", *SETTINGS)}
+    return {
+        "start-up": seconds_of(checkout, sys.executable, *TRAIN, "--output-dir", str(folder), "--no-train", *SETTINGS)
+    }
 
 
 def train(checkout: Path, folder: Path) -> dict[str, float]:
     """A run with its checkpoints and resume states: the second half of its epochs, all of it, and its test."""
-    whole = _run(checkout, sys.executable, *TRAIN, "--output-dir", str(folder), *SETTINGS, *NO_WORKERS)
+    whole = seconds_of(checkout, sys.executable, *TRAIN, "--output-dir", str(folder), *SETTINGS, *NO_WORKERS)
     epochs = [json.loads(line)["seconds"] for line in (folder / "history.jsonl").read_text("utf-8").splitlines()]
     results = json.loads((folder / "results.json").read_text("utf-8"))
     return {"training epoch": min(epochs[1:]), "test": results["seconds"]["test"], "whole run": whole}
@@ -75,7 +77,7 @@ def train(checkout: Path, folder: Path) -> dict[str, float]:
 def entry(checkout: Path, folder: Path) -> dict[str, float]:
     """A shell entry up to the command that it would run."""
     script = ("bash", "scripts/maple/base2new_train.sh", "emoji", "1")
-    return {"shell entry": _run(checkout, *script, DRY_RUN="1", OUTPUT=str(folder), PYTHON=sys.executable)}
+    return {"shell entry": seconds_of(checkout, *script, DRY_RUN="1", OUTPUT=str(folder), PYTHON=sys.executable)}
 
 
 TASKS: tuple[Callable[[Path, Path], dict[str, float]], ...] = (start, train, entry)

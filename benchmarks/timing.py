@@ -1,4 +1,4 @@
-"""Shared by the benchmarks: random models, class names, a clock, comparisons of two sides, options and output.
+"""Shared by the benchmarks: a clock, comparisons of two sides, options and output.
 
 Letters: B images, K classes.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import ctypes
+import math
 import platform
 import re
 import statistics
@@ -21,7 +22,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from clip.model import CLIP
 from dassl.utils import (
     activate,
     device_name,
@@ -36,36 +36,10 @@ from trainers.precision import CHOICES, Precision
 from trainers.prompted_clip import FrozenTowersCLIP
 
 from .definitional import Definitional
-
-ARCHITECTURES = {  # embed, image, vision layers, vision width, patch, text width, text heads, text layers
-    "ViT-B/32": (512, 224, 12, 768, 32, 512, 8, 12),
-    "ViT-B/16": (512, 224, 12, 768, 16, 512, 8, 12),
-    "ViT-L/14": (768, 224, 24, 1024, 14, 768, 12, 12),
-    "ViT-Micro/8": (128, 48, 4, 128, 8, 128, 2, 4),
-}
-CLASSNAMES = Path(__file__).resolve().parents[2] / "shared" / "published" / "imagenet_classnames.txt"
-# How many of ImageNet's 1,000 class names have 1, 2, … tokens.
-TOKEN_LENGTHS = (246, 508, 154, 50, 22, 10, 8, 0, 1, 0, 0, 1)
+from .models import ARCHITECTURES
 
 # One side of a measurement; both sides must return the same tensors.
 Work = Callable[[], list[Tensor]]
-
-
-def random_clip(backbone: str) -> CLIP:
-    """A CLIP with the backbone's shapes and random frozen weights."""
-    embed, image, layers, width, patch, text_width, text_heads, text_layers = ARCHITECTURES[backbone]
-    model = CLIP(embed, image, layers, width, patch, 77, 49408, text_width, text_heads, text_layers)
-    return model.requires_grad_(False).eval()
-
-
-def class_names(count: int) -> list[str]:
-    """The first `count` class names of ImageNet, or else made-up names with the same token lengths, in mixed order."""
-    if CLASSNAMES.is_file():
-        names = [line.split(" ", 1)[1] for line in CLASSNAMES.read_text().splitlines()]
-    else:
-        lengths = [n for n, many in enumerate(TOKEN_LENGTHS, start=1) for _ in range(many)]
-        names = [" ".join(["cat"] * lengths[i * 387 % len(lengths)]) for i in range(len(lengths))]
-    return [names[i % len(names)] for i in range(count)]
 
 
 class Clock:
@@ -112,6 +86,14 @@ def agreement(found: Sequence[Tensor], expected: Sequence[Tensor]) -> dict[str, 
     differences = [(f.float() - e.float()).abs().max().item() for f, e in zip(found, expected, strict=True)]
     relative = max(d / max(size, 1e-30) for d, size in zip(differences, largest, strict=True))
     return {"largest": max(largest), "difference": max(differences), "relative": relative}
+
+
+def deviation(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
+    """‖found − expected‖ / ‖expected‖ of all tensors as one vector."""
+    both = [(f.double(), e.double()) for f, e in zip(found, expected, strict=True)]
+    return math.sqrt(
+        sum(float((f - e).square().sum()) for f, e in both) / sum(float(e.square().sum()) for _, e in both)
+    )
 
 
 def training_step(model: nn.Module, precision: Precision, image: Tensor, label: Tensor, images_at_once: int) -> Work:
@@ -166,12 +148,20 @@ class Comparison:
         side: Any = self.theirs.image_encoder.input_resolution
         return torch.randn(count, 3, side, side, device=self.device)
 
+    def labels(self, count: int) -> Tensor:
+        return torch.arange(count, device=self.device) % self.args.classes
+
     def _measure(self, ours: Work, theirs: Work) -> dict[str, Any]:
-        """Measure both sides, ours first. A first call that is cheap or loads kernels is not timed."""
+        """Measure both sides, ours first. A first call that is cheap or loads kernels is not timed.
+
+        With --definitional-repeats 0 there is only ours.
+        """
         on_gpu = self.device.type != "cpu"
         empty_cache(self.device)  # release the memory cached by the other side
         ours()
         fast, found = self.clock.measure(ours, self.args.repeats)
+        if not self.args.definitional_repeats:
+            return {"ours": fast}
         if on_gpu:
             theirs()
         full, expected = self.clock.measure(theirs, self.args.definitional_repeats)
@@ -189,7 +179,7 @@ class Comparison:
             definitional_at_once: images per backward pass of the definitional side; all by default.
         """
         say(f"training step, batch {batch}")
-        image, label = self.images(batch), torch.arange(batch, device=self.device) % self.args.classes
+        image, label = self.images(batch), self.labels(batch)
         return self._measure(
             self.step(self.ours, image, label, batch),
             self.step(self.theirs, image, label, definitional_at_once or batch),
@@ -207,7 +197,7 @@ class Comparison:
     def profile(self, batch: int, most: int = 10) -> list[dict[str, Any]]:
         """Profile a training step of ours: the operators with the largest self time."""
         say("profile of a training step of ours")
-        image, label = self.images(batch), torch.arange(batch, device=self.device) % self.args.classes
+        image, label = self.images(batch), self.labels(batch)
         work = self.step(self.ours, image, label, batch)
         work()
         on_gpu = self.device.type == "cuda"
@@ -241,18 +231,47 @@ def base_parser(doc: str | None) -> argparse.ArgumentParser:
     return parser
 
 
-def model_parser(doc: str | None) -> argparse.ArgumentParser:
-    """The options of the benchmarks that compare two sides of a model."""
+def listed(kind: Callable[[str], Any]) -> Callable[[str], list[Any]]:
+    """The type of an option whose values are separated by commas."""
+
+    def values(text: str) -> list[Any]:
+        return [kind(word) for word in text.split(",")]
+
+    values.__name__ = f"list of {kind.__name__}"  # for argparse's message
+    return values
+
+
+def precision(text: str) -> str:
+    if text not in CHOICES:
+        raise argparse.ArgumentTypeError(f"{text!r} is not one of {', '.join(CHOICES)}")
+    return text
+
+
+def model_parser(doc: str | None, several: Sequence[str] = ()) -> argparse.ArgumentParser:
+    """The options of the benchmarks of a model's training step.
+
+    Args:
+        several: those of "classes" and "prec" that are lists.
+    """
     parser = base_parser(doc)
-    parser.add_argument("--classes", type=int, default=500)
+    classes, prec = (listed(k) if name in several else k for name, k in (("classes", int), ("prec", precision)))
+    parser.add_argument("--classes", type=classes, default="500")
     parser.add_argument("--batch", type=int, default=4, help="images in a training step")
     parser.add_argument("--backbone", choices=sorted(ARCHITECTURES), default="ViT-B/16")
-    parser.add_argument("--prec", choices=CHOICES, default="fp32")
+    parser.add_argument("--prec", type=prec, default="fp32", help=", ".join(CHOICES))
     parser.add_argument("--device", default="auto", help="auto (the GPU if there is one), cpu, cuda, cuda:N, mps")
+    return parser
+
+
+def comparison_parser(doc: str | None, several: Sequence[str] = ()) -> argparse.ArgumentParser:
+    """The options of the benchmarks that compare two sides of a model; the arguments are those of `model_parser`."""
+    parser = model_parser(doc, several)
     parser.add_argument(
         "--test-batch", type=int, default=100, help="images in an evaluation batch (published: 100); 0 skips it"
     )
-    parser.add_argument("--definitional-repeats", type=int, default=1, help="measured calls of the definitional side")
+    parser.add_argument(
+        "--definitional-repeats", type=int, default=1, help="the same of the definitional side; 0 skips it"
+    )
     return parser
 
 
@@ -274,9 +293,9 @@ def circumstances(args: argparse.Namespace, device: torch.device) -> dict[str, A
 
 
 def measurements(result: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The entries of a result that compare two sides."""
+    """The entries of a result that time ours, and the definitional side where it is measured."""
     for name, value in result.items():
-        if isinstance(value, dict) and "ratio" in value:
+        if isinstance(value, dict) and isinstance(value.get("ours"), dict):
             yield name, value
 
 
@@ -288,8 +307,11 @@ def model_line(result: dict[str, Any]) -> str:
 
 
 def ratio_line(name: str, measured: dict[str, Any]) -> str:
-    """One line that describes a measurement of two sides."""
-    ours, theirs, apart = measured["ours"], measured["definitional"], measured["agreement"]
+    """One line that describes a measurement."""
+    ours = measured["ours"]
+    if "definitional" not in measured:
+        return f"{name}: ours {ours['seconds']:.3f} s; peak memory {ours['peak_bytes'] / 2**30:.2f} GiB"
+    theirs, apart = measured["definitional"], measured["agreement"]
     return (
         f"{name}: ours {ours['seconds']:.3f} s, definitional {theirs['seconds']:.3f} s, "
         f"ratio {measured['ratio']:.1f}; peak memory {ours['peak_bytes'] / 2**30:.2f} "

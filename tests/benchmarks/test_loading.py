@@ -19,6 +19,17 @@ def test_pictures_are_the_same_every_time():
     assert np.array_equal(first, again) and not np.array_equal(first, other)
 
 
+def test_images_beyond_the_different_ones_are_links(tmp_path):
+    paths = save_class_folders(tmp_path, 5, (16, 12), classes=2, distinct=2)
+    assert [path.relative_to(tmp_path).as_posix() for path in paths[:2]] == [
+        "train/class_0/00000.jpg",
+        "train/class_1/00001.jpg",
+    ]
+    first, second, third = (path.read_bytes() for path in paths[:3])
+    assert first == third != second
+    assert {path.name for path in tmp_path.iterdir()} == {"train", "test"}
+
+
 def test_a_draft_is_the_smallest_scale_that_is_not_below_what_is_needed(tmp_path):
     [path] = save_class_folders(tmp_path, 1, (96, 64))
     needed = {None: (96, 64), (48, 32): (48, 32), (49, 32): (96, 64), (20, 16): (24, 16), (1, 1): (12, 8)}

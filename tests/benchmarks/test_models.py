@@ -1,6 +1,8 @@
 """The benchmarks of models: both sides are equal, and what they write holds what it promises. No speed is asserted."""
 
 import json
+import math
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -8,8 +10,15 @@ import torch
 from torch.nn.functional import cross_entropy
 
 import trainers.conditional
-from benchmarks import cocoop, step
-from benchmarks.timing import agreement, class_names, random_clip, training_step
+from benchmarks import cocoop, scaling, step
+from benchmarks.models import TOKEN_LENGTHS, class_names, made_up_names, random_clip
+from benchmarks.timing import (
+    agreement,
+    comparison_parser,
+    deviation,
+    training_step,
+)
+from clip.simple_tokenizer import SimpleTokenizer
 from trainers.precision import Precision
 
 MEASURED = {"ours", "definitional", "ratio", "agreement"}
@@ -69,6 +78,20 @@ def test_agreement_is_the_worst_of_all_tensors():
     assert agreement(found, expected) == {"largest": 110.0, "difference": 10.0, "relative": 6 / 4}
 
 
+def test_deviation_is_that_of_all_tensors_as_one_vector():
+    """Differences 3 and 4, expected values 6 and 8: √(9 + 16) / √(36 + 64)."""
+    found = [torch.tensor([9.0, 0.0]), torch.tensor([12.0], dtype=torch.bfloat16)]
+    assert deviation(found, [torch.tensor([6.0, 0.0]), torch.tensor([8.0])]) == 0.5
+
+
+def test_made_up_names_have_imagenet_s_lengths_and_share_no_tokens():
+    encoded = [SimpleTokenizer().encode(name) for name in made_up_names()]
+    counts = [sum(len(tokens) == length for tokens in encoded) for length in range(1, len(TOKEN_LENGTHS) + 1)]
+    assert tuple(counts) == TOKEN_LENGTHS
+    together = [token for tokens in encoded for token in tokens]
+    assert len(set(together)) == len(together)
+
+
 def result_of(main, path: Path, *options: str) -> dict:
     main([*TINY, "--repeats", "1", "--json", str(path), *options])
     assert list(path.parent.iterdir()) == [path]
@@ -95,6 +118,75 @@ def test_step_writes_what_it_promises(tmp_path, capsys):
     for name in measured:
         assert_measured(result[name])
         assert f"{name}: ours " in out
+
+
+def test_several_measurements_are_made_one_after_the_other(tmp_path, capsys):
+    """VPT's published depth of 12 does not fit four blocks, which is recorded, and the others are made."""
+    path = tmp_path / "steps.json"
+    words = ("--classes", "3,4", "--definitional-repeats", "0", "--eval-batches", "0", "--trainer", "vpt,coop")
+    runs = result_of(step.main, path, *words)["runs"]
+    assert [(r["settings"]["method"], r["settings"]["classes"]) for r in runs] == [
+        *(("vpt", 3), ("vpt", 4)),
+        *(("coop", 3), ("coop", 4)),
+    ]
+    assert all(r["error"].startswith("ValueError: prompt depth 12 does not fit") for r in runs[:2])
+    for r in runs[2:]:
+        assert set(r) == CIRCUMSTANCES | {"text_tokens", "training_step", "evaluation_1x3"}
+        assert set(r["training_step"]) == {"ours"} and set(r["training_step"]["ours"]) == SIDE
+    assert "vpt" in capsys.readouterr().out
+
+
+def test_the_difference_from_fp32_is_that_of_the_precision_alone():
+    """bf16 rounds to 8 bits, 2⁻⁹; fp32 gives the same numbers, also after what is learned has changed."""
+    found = {}
+    for prec in ("fp32", "bf16"):
+        words = [*TINY, "--prec", prec]
+        args = comparison_parser("").parse_args(words)
+        comparison = step.TrainerComparison(Namespace(**vars(args), method="coop", options=[]))
+        with torch.no_grad():
+            comparison.ours.prompt_learner.ctx += 0.1
+        found[prec] = comparison.against_fp32(2)
+    assert found["fp32"] == {"logits": 0.0, "gradients": 0.0}
+    assert all(2**-9 < value < 0.3 for value in found["bf16"].values())
+
+
+def test_a_value_that_is_none(capsys):
+    with pytest.raises(SystemExit):
+        step.main(["--prec", "fp32,fp8"])
+    assert "'fp8' is not one of fp32, fp16, bf16, amp" in capsys.readouterr().err
+
+
+def test_the_line_is_that_of_least_squares():
+    """Of (0, 1), (1, 2), (2, 6): slope Σ(x - 1)(y - 3) / Σ(x - 1)² = 5/2, 3 - 5/2, R² = 1 - (3/2) / 14."""
+    found = scaling.line([0, 1, 2], [1, 2, 6])
+    assert found == pytest.approx({"fixed": 0.5, "slope": 2.5, "r2": 1 - 1.5 / 14})
+    assert scaling.line_text("tokens", {"fixed": 0.5, "slope": 0.002, "r2": 1}) == (
+        "0.50 s + 2000.00 ms per 1,000 tokens, R² 1.000"
+    )
+
+
+def test_steps_of_all_class_counts_take_turns(tmp_path, capsys, monkeypatch):
+    plot, order = tmp_path / "plot.png", []
+    measure = scaling.TrainerComparison.step
+
+    def observed(self, model, *words):
+        work = measure(self, model, *words)
+        return lambda: (order.append(self.args.classes), work())[1]
+
+    monkeypatch.setattr(scaling.TrainerComparison, "step", observed)
+    words = ["--backbone", "ViT-Micro/8", "--device", "cpu", "--batch", "2", "--trainer", "coop", "--repeats", "2"]
+    path = tmp_path / "scaling.json"
+    scaling.main([*words, "--classes", "2,3", "--definitional", "3", "--json", str(path), "--plot", str(plot)])
+    assert order == [2, 3, 3, 2, 3, 3, 2]  # first steps and the definitional one, then forth and back
+    result = json.loads(path.read_text())
+    assert set(result) == CIRCUMSTANCES | {"steps", "lines"}
+    rows = result["steps"]
+    assert [row["classes"] for row in rows] == [2, 3] and "definitional" in rows[1] and "definitional" not in rows[0]
+    assert all(len(row["all_seconds"]) == 2 and row["seconds"] == min(row["all_seconds"]) for row in rows)
+    line = result["lines"]["classes"]  # two points are on it
+    assert math.isclose(line["fixed"] + 3 * line["slope"], rows[1]["seconds"])
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    assert "ms per class" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ def test_both_sides_run_in_turn_and_the_smallest_numbers_are_compared(tmp_path, 
 
 def test_a_command_that_fails_says_what_it_printed(tmp_path):
     with pytest.raises(RuntimeError, match=r"-c .* failed in .*\n(.|\n)*a reason"):
-        revisions._run(tmp_path, sys.executable, "-c", "raise SystemExit('a reason')")
+        revisions.seconds_of(tmp_path, sys.executable, "-c", "raise SystemExit('a reason')")
 
 
 def test_another_folder_is_refused(tmp_path, capsys):
