@@ -10,10 +10,10 @@ from .transformer import OWN, Own, Transformer
 
 
 class TextEncoder(nn.Module):
-    """Text features of K prompts that share a prefix, through a CLIP's text modules (shared, not copied).
+    """Text features of K packed prompts, through a CLIP's text modules (shared, not copied).
 
-    The blocks compute the prefix once and each prompt's suffix up to EOT; the last block computes only the EOT tokens.
-    The results equal those of computing every prompt separately at full length.
+    The blocks compute tokens that prompts begin with together once, and nothing after EOT; the last block computes only
+    the EOT tokens. The results equal those of computing every prompt separately at full length.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class TextEncoder(nn.Module):
         Raises:
             ValueError: a prompt is longer than the context length.
         """
-        longest = layout.prefix_length + max(bucket.length for bucket in layout.buckets)
+        longest = max(map(len, layout.sequences))
         if longest > len(self.positional_embedding):
             raise ValueError(
                 f"a prompt of {longest} tokens does not fit this CLIP's context length of "
@@ -49,5 +49,5 @@ class TextEncoder(nn.Module):
         x = x.index_select(1, layout.token_index) + self.positional_embedding[layout.positions]  # (G, S + R, Dt)
         x = x.to(self.text_projection.dtype)
         x = self.transformer.encode(x, layout, deep)  # (G, K, Dt)
-        x = (self.ln_final(x) @ self.text_projection).index_select(1, layout.restore)  # (G, K, E)
+        x = self.ln_final(x) @ self.text_projection  # (G, K, E)
         return x if embeddings.dim() == 3 else x[0]

@@ -56,7 +56,9 @@ class ConditionalCLIP(FrozenTowersCLIP):
         fit = tokens_that_fit(available_bytes(self.logit_scale.device), text.width, text.layers, backward)
         if images * tokens <= fit:
             return images, 1, False
-        return max(1, fit // tokens), math.ceil(tokens / fit), backward
+        parts = math.ceil(tokens / fit)
+        largest = max(layout.num_tokens for layout in self.layouts(parts))  # fewer classes share less
+        return max(1, fit // tokens), math.ceil(parts * max(1, largest / fit)), backward
 
     def score(self, image_features: Tensor, layout: PackedPrompts) -> Tensor:
         """Logits (B, K) of normalised image features (B, E) over the classes of one layout."""

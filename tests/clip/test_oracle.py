@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from benchmarks.definitional import encode_image, encode_text, pad_prompts
 from clip.model import CLIP
-from clip.packing import BUCKET_COST, PackedPrompts, choose_lengths
+from clip.packing import PackedPrompts
 from clip.transformer import VisionTransformer
 
 SOS, EOT, VOCABULARY, CONTEXT = 98, 99, 100, 77
@@ -40,7 +40,22 @@ def assert_close(found: torch.Tensor, expected: torch.Tensor) -> None:
     torch.testing.assert_close(found / scale, expected / scale, rtol=0, atol=1e-5)
 
 
-names = st.lists(st.lists(st.integers(1, 60), min_size=1, max_size=20), min_size=1, max_size=9)
+def assert_same(found: torch.Tensor, expected: torch.Tensor, learned: list[torch.Tensor]) -> None:
+    """The values, and the gradients of what is learned."""
+    assert_close(found, expected)
+    weights = torch.randn_like(expected)
+    ours = torch.autograd.grad((found * weights).sum(), learned)
+    theirs = torch.autograd.grad((expected * weights).sum(), learned)
+    for a, b in zip(ours, theirs, strict=True):
+        assert_close(a, b)
+
+
+def name_lists(tokens: st.SearchStrategy[int]) -> st.SearchStrategy[list[list[int]]]:
+    return st.lists(st.lists(tokens, min_size=1, max_size=20), min_size=1, max_size=9)
+
+
+# Of few different tokens, names have beginnings in common; of many, hardly any have
+names = name_lists(st.integers(1, 60)) | name_lists(st.integers(1, 2))
 
 
 @pytest.mark.slow
@@ -55,10 +70,10 @@ names = st.lists(st.lists(st.integers(1, 60), min_size=1, max_size=20), min_size
     heads=st.tuples(st.integers(1, 2), st.integers(1, 2)),
     embed=st.integers(3, 50),
     groups=st.integers(1, 3),
-    bucket_cost=st.integers(0, 48),
+    room=st.sampled_from([1, 32, 96]),
 )
-def test_text_equals_definition(seed, names, layers, depth, n_ctx, fixed, heads, embed, groups, bucket_cost):
-    """Features and gradients, for G groups of contexts, depths 1 to all, names of 1 to 20 tokens, 1 to 9 buckets."""
+def test_text_equals_definition(seed, names, layers, depth, n_ctx, fixed, heads, embed, groups, room):
+    """Features and gradients, for G groups of contexts, depths 1 to all, names of 1 to 20 tokens, any chunk size."""
     model = random_clip(seed, layers, heads[0], heads[1], embed, patches=2)
     tower, width = model.text_encoder(), 64 * heads[0]
     context = range(VOCABULARY, VOCABULARY + n_ctx)
@@ -67,19 +82,12 @@ def test_text_equals_definition(seed, names, layers, depth, n_ctx, fixed, heads,
     deep = [torch.randn(n_ctx, width).mul_(0.1).requires_grad_() for _ in range(min(depth, layers) - 1)]
     learned = [ctx, *deep]
 
-    with mock.patch("clip.packing.BUCKET_COST", bucket_cost):  # cheap buckets: every length has its own
+    with mock.patch("clip.chunks.SHORTEST", room), mock.patch("clip.chunks.LONGEST", room):  # 1: the longest suffix
         layout = PackedPrompts(sequences)
     tables = torch.cat([model.token_embedding.weight.expand(groups, -1, -1), ctx], dim=1)  # (G, V + M, D)
     found = tower(tables, layout, deep)  # (G, K, E)
     expected = torch.stack([encode_text(tower, *pad_prompts(sequences, table, CONTEXT), deep) for table in tables])
-    assert_close(found, expected)
-    weights = torch.randn_like(expected)
-    for ours, theirs in zip(
-        torch.autograd.grad((found * weights).sum(), learned),
-        torch.autograd.grad((expected * weights).sum(), learned),
-        strict=True,
-    ):
-        assert_close(ours, theirs)
+    assert_same(found, expected, learned)
 
 
 @pytest.mark.slow
@@ -135,10 +143,3 @@ def test_openai_calling_convention_returns_every_token():
         out = (out[0] if isinstance(out, list) else out).transpose(0, 1)
         found = model.ln_final(out)[torch.arange(4), eot] @ model.text_projection
         assert_close(found, encode_text(tower, model.token_embedding(ids), eot, prompts))
-
-
-def test_buckets_trade_padding_against_their_number():
-    assert choose_lengths([2, 2, 3]) == [3, 3, 3]  # two tokens of padding cost less than a second bucket
-    many = [2] * 200 + [9] * 200
-    assert choose_lengths(many) == many  # 1,400 tokens of padding cost more
-    assert BUCKET_COST > 2
