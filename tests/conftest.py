@@ -28,6 +28,7 @@ def _own_features(tmp_path_factory):
 
 # Files whose tests take five seconds or more together, besides single tests with the mark
 SLOW_FILES = {
+    "trainers/test_fake_cuda.py",
     *("benchmarks/test_listing.py", "dassl/test_utils.py", "datasets/test_tool.py", "test_console.py"),
     *("clip/test_weights_layouts.py", "dassl/data/test_loader.py", "dassl/test_damaged_resume.py"),
     *("dassl/test_lazy_imports.py", "dassl/test_resume.py", "dassl/test_safe_load.py", "datasets/test_advice.py"),

@@ -242,7 +242,7 @@ class ClipTrainer(TrainerX):
         if "features" not in batch:
             return super().scores(batch)
         with self.precision.autocast():
-            logits = self.model.from_features(batch["features"].to(self.device))
+            logits = self.model.from_features(batch["features"].to(self.device, non_blocking=True))
         return logits, batch["label"].to(self.device, non_blocking=True)
 
     def _scores_images(self) -> bool:
