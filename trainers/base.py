@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import reduce
 from operator import add
 from typing import Any
@@ -15,6 +15,7 @@ from yacs.config import CfgNode
 from clip.draws import draw_as_built
 from clip.model import CLIP
 from clip.origins import origin_of
+from clip.transformer import Transformer
 from dassl.config import setting
 from dassl.data.datasets import Datum
 from dassl.engine import TRAINER_REGISTRY, TrainerX
@@ -22,11 +23,12 @@ from dassl.metrics import compute_accuracy
 from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import first_few
 
+from .accumulate import accumulated_step
 from .backbone import load_backbone, load_clip, take_pixel_statistics  # noqa: F401  (plug-ins import them from here)
 from .checkpoint import as_words, learned_shapes, load_learned, own_tensors
 from .features.compute import FeatureBatches, RunFeatures, evaluation_loader
 from .precision import Precision
-from .prompted_clip import FrozenTowersCLIP, scores_features, unit, without_prompts
+from .prompted_clip import FrozenTowersCLIP, owner, scores_features, unit, without_prompts
 
 
 class ClipTrainer(TrainerX):
@@ -41,6 +43,8 @@ class ClipTrainer(TrainerX):
     config_node: str
     registered_name = "prompt_learner"
     not_loaded: tuple[str, ...] = ("token_prefix", "token_suffix")  # computed from the current class names
+    #: `losses` draws from the CPU's generator what holds for the whole batch, such as one text for each class
+    draws_once = False
 
     @classmethod
     def build(cls, options: CfgNode, dataset: Any, clip_model: CLIP) -> FrozenTowersCLIP:
@@ -79,6 +83,18 @@ class ClipTrainer(TrainerX):
         """An unknown backbone is an error before the data are read, and its pixel statistics are known then."""
         take_pixel_statistics(cfg)
 
+    def check_steps(self, cfg: CfgNode) -> None:
+        kind = type(self)
+        if kind.forward_backward is not ClipTrainer.forward_backward:
+            super().check_steps(cfg)
+        if setting(cfg, "TRAIN.ACCUMULATE") > 1 and not issubclass(
+            owner(kind, "update_in_pieces"), owner(kind, "update")
+        ):
+            raise ValueError(
+                f"TRAIN.ACCUMULATE is {setting(cfg, 'TRAIN.ACCUMULATE')}, but {kind.__name__} makes its steps from the "
+                "loss of a whole batch: use 1, and a smaller DATALOADER.TRAIN_X.BATCH_SIZE if memory is short"
+            )
+
     def load_clip(self) -> CLIP:
         """The frozen backbone that `build_model` adds to, in fp32 on the CPU."""
         return load_clip(self.cfg)
@@ -90,6 +106,9 @@ class ClipTrainer(TrainerX):
         self.precision.cast(clip_model)  # before the method adds what is learned, which stays fp32
         before = torch.get_rng_state()
         self.model = self.build(options, self.dm.dataset, clip_model)
+        for tower in self.model.modules():
+            if isinstance(tower, Transformer):
+                tower.recompute = setting(cfg, "TRAIN.CHECKPOINT_TOWERS")
         learned = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
         if setting(cfg, "TRAIN.RANDOMNESS") == "published":
             torch.set_rng_state(before)
@@ -152,12 +171,32 @@ class ClipTrainer(TrainerX):
         self.model_backward_and_update(loss)
         return loss
 
-    def forward_backward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
-        """One step; returns the loss, its terms and the accuracy on the device, without waiting for them."""
+    def update_in_pieces(self, pieces: Iterable[Mapping[str, Tensor]]) -> Tensor:
+        """`update` for a batch in pieces (TRAIN.ACCUMULATE), whose terms add up to those of the batch.
+
+        A piece is computed when it is asked for. A method with another `update` overrides this, too.
+        """
+        self.model_zero_grad()
+        total = torch.zeros((), device=self.device)
+        for terms in pieces:
+            loss = reduce(add, terms.values())
+            self.model_backward(loss)
+            total += loss.detach()
+        self.model_update()
+        return total
+
+    def training_step(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor, Mapping[str, Tensor], Tensor]:
+        """One optimizer step on a batch: logits (B, K), labels (B,), the loss terms and what was descended."""
+        if (pieces := setting(self.cfg, "TRAIN.ACCUMULATE")) > 1:
+            return accumulated_step(self, batch, pieces)
         image, label = self.parse_batch_train(batch)
         with self.precision.autocast():
             logits, terms = self.losses(image, label)
-        loss = self.update(terms)
+        return logits, label, terms, self.update(terms)
+
+    def forward_backward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """One step; returns the loss, its terms and the accuracy on the device, without waiting for them."""
+        logits, label, terms, loss = self.training_step(batch)
         if setting(self.cfg, "OPTIM.LR_STEP") == "iteration" or self.batch_idx + 1 == self.num_batches:
             self.update_lr()
         reported = {"loss": loss, **terms, "acc": compute_accuracy(logits, label)[0]}

@@ -136,15 +136,17 @@ class FrozenTowersCLIP(nn.Module):
         return super()._apply(fn, recurse)
 
 
+def owner(kind: type, name: str) -> type:
+    """The class that a class has an attribute from."""
+    return next(base for base in kind.__mro__ if name in vars(base))
+
+
 def scores_features(model: nn.Module) -> bool:
     """Whether a model's logits are those of `encode_image`'s features, and `frozen_images` speaks about that method."""
-
-    def owner(name: str) -> type:
-        return next(kind for kind in type(model).__mro__ if name in vars(kind))
-
-    if not isinstance(model, FrozenTowersCLIP) or owner("forward") is not FrozenTowersCLIP:
+    kind = type(model)
+    if not isinstance(model, FrozenTowersCLIP) or owner(kind, "forward") is not FrozenTowersCLIP:
         return False
-    return issubclass(owner("frozen_images"), owner("encode_image"))
+    return issubclass(owner(kind, "frozen_images"), owner(kind, "encode_image"))
 
 
 class PromptedCLIP(FrozenTowersCLIP):
