@@ -27,6 +27,7 @@ from .accumulate import accumulated_step
 from .backbone import load_backbone, load_clip, take_pixel_statistics  # noqa: F401  (plug-ins import them from here)
 from .checkpoint import as_words, learned_shapes, load_learned, own_tensors
 from .features.compute import FeatureBatches, RunFeatures, evaluation_loader
+from .graphs import Graphs, capturable
 from .precision import Precision
 from .prompted_clip import FrozenTowersCLIP, owner, scores_features, unit, without_prompts
 
@@ -45,6 +46,7 @@ class ClipTrainer(TrainerX):
     not_loaded: tuple[str, ...] = ("token_prefix", "token_suffix")  # computed from the current class names
     #: `losses` draws from the CPU's generator what holds for the whole batch, such as one text for each class
     draws_once = False
+    graphs: Graphs | None = None
 
     @classmethod
     def build(cls, options: CfgNode, dataset: Any, clip_model: CLIP) -> FrozenTowersCLIP:
@@ -125,6 +127,7 @@ class ClipTrainer(TrainerX):
             if cfg.MODEL.INIT_WEIGHTS:
                 self._load_initial(root, cfg.MODEL.INIT_WEIGHTS)
             self.register_model(self.registered_name, root, self.optim, self.sched)
+        self.graphs = Graphs(self)
 
     def param_groups(self, learned: Mapping[str, nn.Parameter]) -> list[Any]:
         """What the optimizer trains: parameters, or groups of them with settings of their own."""
@@ -153,6 +156,7 @@ class ClipTrainer(TrainerX):
     def set_model_mode(self, mode: str = "train", names: Any = None) -> None:
         self.model.train(mode == "train")
 
+    @capturable
     def losses(self, image: Tensor, label: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Logits (B, K) of training images (B, 3, H, W), and the loss terms by name, which are added up.
 
@@ -190,6 +194,11 @@ class ClipTrainer(TrainerX):
         if (pieces := setting(self.cfg, "TRAIN.ACCUMULATE")) > 1:
             return accumulated_step(self, batch, pieces)
         image, label = self.parse_batch_train(batch)
+        if self.graphs is not None and (found := self.graphs.losses(image, label)) is not None:
+            logits, terms, loss = found
+            self.detect_anomaly(loss)
+            self.model_update()
+            return logits, label, terms, loss
         with self.precision.autocast():
             logits, terms = self.losses(image, label)
         return logits, label, terms, self.update(terms)
@@ -226,6 +235,8 @@ class ClipTrainer(TrainerX):
             self.scaler.update()
 
     def model_inference(self, input: Tensor) -> Tensor:
+        if self.graphs is not None and (logits := self.graphs.logits(input)) is not None:
+            return logits
         with self.precision.autocast():
             return self.model(input)
 
@@ -286,8 +297,12 @@ class ClipTrainer(TrainerX):
 
     def _scores_images(self) -> bool:
         """Whether the test is the engine's: it gives images to the model, and evaluates what that returns."""
-        names = ("test", "scores", "parse_batch_test", "model_inference")
-        return all(getattr(getattr(self, name), "__func__", None) is getattr(ClipTrainer, name) for name in names)
+        return not self.overridden("test", "scores", "parse_batch_test", "model_inference")
+
+    def overridden(self, *names: str) -> str:
+        """The first of these methods that is not as it is here; "" if all are."""
+        own = (n for n in names if getattr(getattr(self, n), "__func__", None) is not getattr(ClipTrainer, n))
+        return next(own, "")
 
     def train_features(self) -> tuple[Tensor, Tensor]:
         """Features (N, E) of the training images, normalised, from the pretrained image tower, and labels (N,).
@@ -342,6 +357,8 @@ class ClipTrainer(TrainerX):
 
     def _load(self, module: nn.Module, state_dict: Mapping[str, Tensor], source: str) -> None:
         load_learned(module, state_dict, source, self.model.pretrained_tensors(), self.not_loaded)
+        if self.graphs is not None:
+            self.graphs.clear()
 
 
 PromptTrainer = ClipTrainer  # its former name

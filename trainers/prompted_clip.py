@@ -44,6 +44,8 @@ class FrozenTowersCLIP(nn.Module):
 
     #: Names of modules and parameters outside the image tower that the text features do not depend on
     not_in_text: tuple[str, ...] = ()
+    #: A forward pass may be part of a CUDA graph: it reads no values and draws nothing on the host
+    capturable = True
 
     def __init__(self, clip_model: CLIP):
         super().__init__()
@@ -76,6 +78,13 @@ class FrozenTowersCLIP(nn.Module):
             with torch.no_grad():
                 self._kept = (state, self.compute_text_features())
         return self._kept[1]
+
+    def kept_text_features(self) -> Tensor | None:
+        """The text features that are kept, if there are any."""
+        return None if self._kept is None else self._kept[1]
+
+    def forget_text_features(self) -> None:
+        self._kept = None
 
     def encode_image(self, image: Tensor) -> Tensor:
         """(B, E), not normalised, in the precision of the tower."""

@@ -69,6 +69,9 @@ def default_tree() -> CN:
     # Keep only the inputs of the towers' blocks, and compute a block again in the backward pass: less memory, the same
     # gradients, up to a third more time
     cfg.TRAIN.CHECKPOINT_TOWERS = False
+    # Launch the losses and gradients of a step, and the logits of a test, as CUDA graphs: off, auto (where a method and
+    # its settings allow it), on (or else an error). Not yet measured on a GPU
+    cfg.TRAIN.CUDA_GRAPH = "off"
     cfg.TEST = _test()
     cfg.TRAINER = _trainers()
     return cfg

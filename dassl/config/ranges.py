@@ -144,6 +144,7 @@ RANGES: dict[str, Check] = {
     "TRAIN.COUNT_ITER": one_of("train_x", "train_u", "smaller_one"),
     "TRAIN.ACCUMULATE": whole(1, MANY),
     "TRAIN.CHECKPOINT_TOWERS": flag(),
+    "TRAIN.CUDA_GRAPH": switch("auto"),
     "TEST.EVALUATOR": text(),
     "TEST.PER_CLASS_RESULT": flag(),
     "TEST.PREDICTIONS": flag(),

@@ -100,11 +100,12 @@ class SimpleTrainer(TrainerBase):
 
     def check_steps(self, cfg: Any) -> None:
         """Raise a ValueError for a setting of the training steps that these do not read."""
-        for key, default in {"TRAIN.ACCUMULATE": 1, "TRAIN.CHECKPOINT_TOWERS": False}.items():
-            if (value := setting(cfg, key)) != default:
+        read = {"TRAIN.ACCUMULATE": (1,), "TRAIN.CHECKPOINT_TOWERS": (False,), "TRAIN.CUDA_GRAPH": ("off", "auto")}
+        for key, values in read.items():
+            if (value := setting(cfg, key)) not in values:
                 raise ValueError(
                     f"{key} is {value}, but {type(self).__name__} has training steps of its own (`forward_backward`), "
-                    f"which do not read it: use {default}"
+                    f"which do not read it: use {values[0]}"
                 )
 
     def build_data_loader(self) -> None:

@@ -41,8 +41,9 @@ def small_trainer(name: str, **settings: object) -> ClipTrainer:
                 node.VIEWS = 1
     options = {"OUTPUT_DIR": "", "USE_CUDA": False, "INPUT__SIZE": "(32, 32)", "OPTIM__WARMUP_EPOCH": 0, **settings}
     merge_options(cfg, [str(word) for key, value in options.items() for word in (key.replace("__", "."), value)])
+    backbone = deepcopy(four_layers())
     torch.manual_seed(1)
-    trainer = trainer_without_data(cfg, dataset_without_images("Emoji", NAMES), deepcopy(four_layers()))
+    trainer = trainer_without_data(cfg, dataset_without_images("Emoji", NAMES), backbone)
     trainer.num_batches = 2  # so that no step is the last one of an epoch
     trainer.set_model_mode("train")
     return trainer
