@@ -150,10 +150,13 @@ class Recorder:
         found = self._recorded.get(key)
         if found is None or not found.fits(self.trainer.model):
             self.clear()
-            found = self._recorded[key] = self._record(inputs, work)
+            found = self._record(inputs, work)
+            if found is None:
+                return None
+            self._recorded[key] = found
         else:
             found.run(inputs, self.trainer.model)
-        return found.results if found else None
+        return found.results
 
     def _record(self, inputs: Sequence[Tensor], work: Callable[[Sequence[Tensor]], Results]) -> Recorded | None:
         """Record, and compare the first replay with the same work done without; None, with a line, if they differ."""
@@ -173,10 +176,13 @@ class Recorder:
             found.run(inputs, model)
             distance = difference(results, expected)
         except Exception as error:
-            return self.give_up(f"recording it failed: {type(error).__name__}: {str(error).partition(chr(10))[0]}")
+            first_line = str(error).partition("\n")[0]
+            self.give_up(f"recording it failed: {type(error).__name__}: {first_line}")
+            return None
         if distance <= TOLERANCES.get(self.trainer.precision.name, TOLERANCE_IN_HALF):
             return found
-        return self.give_up(f"the first replay differs from it by {distance:.1e}, relatively")
+        self.give_up(f"the first replay differs from it by {distance:.1e}, relatively")
+        return None
 
     def give_up(self, reason: str) -> None:
         print(f"TRAIN.CUDA_GRAPH: each {self.what} runs without a graph: {reason}")
@@ -256,7 +262,8 @@ class Graphs:
             for parameter in self._learned:
                 parameter.grad = None  # so that the backward pass makes it, in the memory of the graph
             with trainer.precision.autocast():
-                logits, terms = trainer.losses(inputs[0] if single else list(inputs[:-1]), inputs[-1])
+                given: Any = inputs[0] if single else list(inputs[:-1])
+                logits, terms = trainer.losses(given, inputs[-1])
             loss = reduce(add, terms.values())
             (loss if trainer.scaler is None else trainer.scaler.scale(loss)).backward()
             self._names = list(terms)

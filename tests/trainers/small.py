@@ -15,6 +15,7 @@ from tests.paths import ROOT
 from tests.trainers.test_methods import NAMES
 from trainers.base import ClipTrainer
 from trainers.on_features import FeatureTrainer
+from trainers.tip_adapter import TipAdapterF
 from trainers.without_data import dataset_without_images, trainer_without_data
 
 #: Rows of the table of methods with optimizer steps on batches
@@ -44,6 +45,9 @@ def small_trainer(name: str, **settings: object) -> ClipTrainer:
     backbone = deepcopy(four_layers())
     torch.manual_seed(1)
     trainer = trainer_without_data(cfg, dataset_without_images("Emoji", NAMES), backbone)
+    if isinstance(trainer, TipAdapterF):
+        trainer.fill_cache(torch.randn(6, 32), torch.arange(6) % len(NAMES))
+        trainer.model.cache.set_weights(1.0, 1.17)
     trainer.num_batches = 2  # so that no step is the last one of an epoch
     trainer.set_model_mode("train")
     return trainer
