@@ -4,7 +4,8 @@ The stand-in computes a replay by running the recorded work again, with what a g
 that it reads and writes, the text features that were computed before, and the plain attributes of the model.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ import torch
 
 from tests.trainers.small import batch_of, small_trainer
 from trainers.base import ClipTrainer
-from trainers.graphs import Graphs, difference, plain_attributes
+from trainers.graphs import CudaBackend, Graphs, difference, plain_attributes
 
 
 class StandIn:
@@ -197,3 +198,36 @@ def test_the_distance_of_two_results() -> None:
     assert difference([[inf, none], [torch.ones(4)]], [[inf, none], [torch.ones(4) * 1.25]]) == pytest.approx(0.2)
     assert difference([[inf]], [[torch.ones(2)]]) == difference([[none]], [[inf]]) == float("inf")
     assert difference([[torch.zeros(2)]], [[torch.zeros(2)]]) == 0
+
+
+def test_what_torch_cuda_is_asked_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three runs on a side stream that waits and is waited for, then one that is recorded."""
+    calls: list[str] = []
+
+    class Stream:
+        def __init__(self, name: str = "side") -> None:
+            self.name = name
+
+        def wait_stream(self, other: "Stream") -> None:
+            calls.append(f"{self.name} waits for {other.name}")
+
+    class Graph:
+        def replay(self) -> None:
+            calls.append("replay")
+
+    @contextmanager
+    def inside(what: object, **options: str) -> Iterator[None]:
+        calls.append(f"enter {getattr(what, 'name', 'graph')} {options.get('capture_error_mode', '')}".strip())
+        yield
+        calls.append("leave")
+
+    main = Stream("main")
+    fakes = {"Stream": Stream, "CUDAGraph": Graph, "graph": inside, "stream": inside, "current_stream": lambda: main}
+    for name, fake in fakes.items():
+        monkeypatch.setattr(torch.cuda, name, fake)
+    backend = CudaBackend()
+    backend.warm_up(lambda: calls.append("work"))
+    results, replay = backend.capture(lambda: calls.append("work") or [["results"]])
+    replay()
+    warm_up = ["side waits for main", "enter side", *["work"] * 3, "leave", "main waits for side"]
+    assert calls == [*warm_up, "enter graph thread_local", "work", "leave", "replay"] and results == [["results"]]
