@@ -6,13 +6,10 @@ Letters: B images, K classes.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
-
-if TYPE_CHECKING:
-    from .base import ClipTrainer
 
 
 def split_batch(batch: Mapping[str, Any], pieces: int) -> list[dict[str, Any]]:
@@ -37,13 +34,16 @@ def _rows(value: Any, some: slice, size: int) -> Any:
 
 
 def accumulated_step(
-    trainer: ClipTrainer, batch: Mapping[str, Any], pieces: int
+    trainer: Any, batch: Mapping[str, Any], pieces: int
 ) -> tuple[Tensor, Tensor, dict[str, Tensor], Tensor]:
     """One optimizer step on a batch that is computed in pieces: logits (B, K), labels (B,), loss terms and their sum.
 
     A term of the batch is the mean of the pieces' terms, weighted with their share of the images. That is the same for
     a term that is a mean over images, and for one that does not depend on them. Of a trainer that `draws_once`, every
     piece gets the same draw.
+
+    Args:
+        trainer: a `ClipTrainer`.
     """
     size, logits, labels = len(batch["label"]), [], []
     total: dict[str, Tensor] = {}

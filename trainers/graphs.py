@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -21,9 +21,6 @@ from torch import Tensor
 from dassl.config import setting
 
 from .prompted_clip import FrozenTowersCLIP
-
-if TYPE_CHECKING:
-    from .base import ClipTrainer
 
 Losses = TypeVar("Losses", bound=Callable[..., Any])
 Results = list[list[Any]]  # groups of tensors, or None for a gradient that there is not
@@ -121,9 +118,10 @@ class Recorder:
 
     Args:
         what: the work, for messages.
+        trainer: a `ClipTrainer`.
     """
 
-    def __init__(self, what: str, trainer: ClipTrainer, backend: Any):
+    def __init__(self, what: str, trainer: Any, backend: Any):
         self.what, self.trainer, self.backend = what, trainer, backend
         self.usable = False
         self._recorded: dict[Any, Recorded] = {}
@@ -190,14 +188,14 @@ class Recorder:
         self.clear()
 
 
-def obstacle(trainer: ClipTrainer) -> str:
+def obstacle(trainer: Any) -> str:
     """Why no graph can be used; "" if there is no reason."""
     if not getattr(trainer.model, "capturable", False):
         return f"the model of {type(trainer).__name__} decides on the host how it computes"
     return ""
 
 
-def step_obstacle(trainer: ClipTrainer) -> str:
+def step_obstacle(trainer: Any) -> str:
     """Why training steps cannot be recorded; "" if there is no reason."""
     cfg, name = trainer.cfg, type(trainer).__name__
     if (pieces := setting(cfg, "TRAIN.ACCUMULATE")) > 1:
@@ -211,7 +209,7 @@ def step_obstacle(trainer: ClipTrainer) -> str:
     return obstacle(trainer)
 
 
-def test_obstacle(trainer: ClipTrainer) -> str:
+def test_obstacle(trainer: Any) -> str:
     """Why logits of a test cannot be recorded; "" if there is no reason."""
     own = trainer.overridden("model_inference")
     return f"{type(trainer).__name__} has its own `{own}`" if own else obstacle(trainer)
@@ -221,13 +219,14 @@ class Graphs:
     """The graphs of a trainer's steps and of its tests.
 
     Args:
+        trainer: a `ClipTrainer` whose model is built.
         backend: in place of `CudaBackend`, for tests.
 
     Raises:
         ValueError: TRAIN.CUDA_GRAPH is on, but the trainer, its settings or its device do not allow graphs.
     """
 
-    def __init__(self, trainer: ClipTrainer, backend: Any = None):
+    def __init__(self, trainer: Any, backend: Any = None):
         self.trainer, mode = trainer, setting(trainer.cfg, "TRAIN.CUDA_GRAPH")
         recorders = Recorder("training step", trainer, backend), Recorder("batch of a test", trainer, backend)
         self.steps, self.tests = recorders
