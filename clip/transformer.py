@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from .layout import DeepPrompts, DenseLayout, Layout, PromptTokens, entering_by_block
 from .resnet import check_image_size
@@ -134,11 +135,16 @@ class ResidualAttentionBlock(nn.Module):
 
 
 class Transformer(nn.Module):
-    """A stack of blocks. With `causal` (the text tower), a token attends only to itself and earlier tokens."""
+    """A stack of blocks. With `causal` (the text tower), a token attends only to itself and earlier tokens.
+
+    With `recompute`, a forward pass with gradients keeps the input of each block alone; the backward pass computes the
+    block again, with the same random numbers. It takes less memory and a second forward pass.
+    """
 
     def __init__(self, width: int, layers: int, heads: int, causal: bool = False):
         super().__init__()
         self.width, self.layers = width, layers
+        self.recompute = False
         self.resblocks = nn.ModuleList(ResidualAttentionBlock(width, heads) for _ in range(layers))
         self.dense = DenseLayout(causal=causal, prompts_last=not causal)
 
@@ -165,7 +171,11 @@ class Transformer(nn.Module):
         for i, block in enumerate(self.resblocks):
             if i in entering:
                 x, layout = layout.enter(x, entering[i])
-            x = block(x, layout, pool=pool and i == self.layers - 1)
+            last = pool and i == self.layers - 1
+            if self.recompute and torch.is_grad_enabled():
+                x = checkpoint(block, x, layout, last, use_reentrant=False)
+            else:
+                x = block(x, layout, pool=last)
         return x
 
     def forward(self, x: Tensor | list[Any]) -> Tensor | list[Any]:

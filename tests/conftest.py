@@ -37,7 +37,8 @@ SLOW_FILES = {
     *("trainers/test_published_draws.py", "trainers/test_toys.py", "experiments/test_ray.py"),
     *("experiments/test_page_in_browser.py", "experiments/test_slurm.py", "trainers/test_every_method.py"),
     *("trainers/test_on_base.py", "trainers/test_prograd.py", "trainers/test_promptsrc.py"),
-    "trainers/test_features.py",
+    *("trainers/test_features.py", "trainers/test_accumulate.py", "trainers/test_graphs.py"),
+    "trainers/test_checkpoint_towers.py",
 }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import reduce
 from operator import add
 from typing import Any
@@ -15,6 +15,7 @@ from yacs.config import CfgNode
 from clip.draws import draw_as_built
 from clip.model import CLIP
 from clip.origins import origin_of
+from clip.transformer import Transformer
 from dassl.config import setting
 from dassl.data.datasets import Datum
 from dassl.engine import TRAINER_REGISTRY, TrainerX
@@ -22,11 +23,13 @@ from dassl.metrics import compute_accuracy
 from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import first_few
 
+from .accumulate import accumulated_step
 from .backbone import load_backbone, load_clip, take_pixel_statistics  # noqa: F401  (plug-ins import them from here)
 from .checkpoint import as_words, learned_shapes, load_learned, own_tensors
 from .features.compute import FeatureBatches, RunFeatures, evaluation_loader
+from .graphs import Graphs, capturable
 from .precision import Precision
-from .prompted_clip import FrozenTowersCLIP, scores_features, unit, without_prompts
+from .prompted_clip import FrozenTowersCLIP, owner, scores_features, unit, without_prompts
 
 
 class ClipTrainer(TrainerX):
@@ -41,6 +44,9 @@ class ClipTrainer(TrainerX):
     config_node: str
     registered_name = "prompt_learner"
     not_loaded: tuple[str, ...] = ("token_prefix", "token_suffix")  # computed from the current class names
+    #: `losses` draws from the CPU's generator what holds for the whole batch, such as one text for each class
+    draws_once = False
+    graphs: Graphs | None = None
 
     @classmethod
     def build(cls, options: CfgNode, dataset: Any, clip_model: CLIP) -> FrozenTowersCLIP:
@@ -79,6 +85,18 @@ class ClipTrainer(TrainerX):
         """An unknown backbone is an error before the data are read, and its pixel statistics are known then."""
         take_pixel_statistics(cfg)
 
+    def check_steps(self, cfg: CfgNode) -> None:
+        kind = type(self)
+        if kind.forward_backward is not ClipTrainer.forward_backward:
+            super().check_steps(cfg)
+        if setting(cfg, "TRAIN.ACCUMULATE") > 1 and not issubclass(
+            owner(kind, "update_in_pieces"), owner(kind, "update")
+        ):
+            raise ValueError(
+                f"TRAIN.ACCUMULATE is {setting(cfg, 'TRAIN.ACCUMULATE')}, but {kind.__name__} makes its steps from the "
+                "loss of a whole batch: use 1, and a smaller DATALOADER.TRAIN_X.BATCH_SIZE if memory is short"
+            )
+
     def load_clip(self) -> CLIP:
         """The frozen backbone that `build_model` adds to, in fp32 on the CPU."""
         return load_clip(self.cfg)
@@ -90,6 +108,9 @@ class ClipTrainer(TrainerX):
         self.precision.cast(clip_model)  # before the method adds what is learned, which stays fp32
         before = torch.get_rng_state()
         self.model = self.build(options, self.dm.dataset, clip_model)
+        for tower in self.model.modules():
+            if isinstance(tower, Transformer):
+                tower.recompute = setting(cfg, "TRAIN.CHECKPOINT_TOWERS")
         learned = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
         if setting(cfg, "TRAIN.RANDOMNESS") == "published":
             torch.set_rng_state(before)
@@ -106,6 +127,7 @@ class ClipTrainer(TrainerX):
             if cfg.MODEL.INIT_WEIGHTS:
                 self._load_initial(root, cfg.MODEL.INIT_WEIGHTS)
             self.register_model(self.registered_name, root, self.optim, self.sched)
+        self.graphs = Graphs(self)
 
     def param_groups(self, learned: Mapping[str, nn.Parameter]) -> list[Any]:
         """What the optimizer trains: parameters, or groups of them with settings of their own."""
@@ -134,6 +156,7 @@ class ClipTrainer(TrainerX):
     def set_model_mode(self, mode: str = "train", names: Any = None) -> None:
         self.model.train(mode == "train")
 
+    @capturable
     def losses(self, image: Tensor, label: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Logits (B, K) of training images (B, 3, H, W), and the loss terms by name, which are added up.
 
@@ -152,12 +175,37 @@ class ClipTrainer(TrainerX):
         self.model_backward_and_update(loss)
         return loss
 
-    def forward_backward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
-        """One step; returns the loss, its terms and the accuracy on the device, without waiting for them."""
+    def update_in_pieces(self, pieces: Iterable[Mapping[str, Tensor]]) -> Tensor:
+        """`update` for a batch in pieces (TRAIN.ACCUMULATE), whose terms add up to those of the batch.
+
+        A piece is computed when it is asked for. A method with another `update` overrides this, too.
+        """
+        self.model_zero_grad()
+        total = torch.zeros((), device=self.device)
+        for terms in pieces:
+            loss = reduce(add, terms.values())
+            self.model_backward(loss)
+            total += loss.detach()
+        self.model_update()
+        return total
+
+    def training_step(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor, Mapping[str, Tensor], Tensor]:
+        """One optimizer step on a batch: logits (B, K), labels (B,), the loss terms and what was descended."""
+        if (pieces := setting(self.cfg, "TRAIN.ACCUMULATE")) > 1:
+            return accumulated_step(self, batch, pieces)
         image, label = self.parse_batch_train(batch)
+        if self.graphs is not None and (found := self.graphs.losses(image, label)) is not None:
+            logits, terms, loss = found
+            self.detect_anomaly(loss)
+            self.model_update()
+            return logits, label, terms, loss
         with self.precision.autocast():
             logits, terms = self.losses(image, label)
-        loss = self.update(terms)
+        return logits, label, terms, self.update(terms)
+
+    def forward_backward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """One step; returns the loss, its terms and the accuracy on the device, without waiting for them."""
+        logits, label, terms, loss = self.training_step(batch)
         if setting(self.cfg, "OPTIM.LR_STEP") == "iteration" or self.batch_idx + 1 == self.num_batches:
             self.update_lr()
         reported = {"loss": loss, **terms, "acc": compute_accuracy(logits, label)[0]}
@@ -187,6 +235,8 @@ class ClipTrainer(TrainerX):
             self.scaler.update()
 
     def model_inference(self, input: Tensor) -> Tensor:
+        if self.graphs is not None and (logits := self.graphs.logits(input)) is not None:
+            return logits
         with self.precision.autocast():
             return self.model(input)
 
@@ -247,8 +297,12 @@ class ClipTrainer(TrainerX):
 
     def _scores_images(self) -> bool:
         """Whether the test is the engine's: it gives images to the model, and evaluates what that returns."""
-        names = ("test", "scores", "parse_batch_test", "model_inference")
-        return all(getattr(getattr(self, name), "__func__", None) is getattr(ClipTrainer, name) for name in names)
+        return not self.overridden("test", "scores", "parse_batch_test", "model_inference")
+
+    def overridden(self, *names: str) -> str:
+        """The first of these methods that is not as it is here; "" if all are."""
+        own = (n for n in names if getattr(getattr(self, n), "__func__", None) is not getattr(ClipTrainer, n))
+        return next(own, "")
 
     def train_features(self) -> tuple[Tensor, Tensor]:
         """Features (N, E) of the training images, normalised, from the pretrained image tower, and labels (N,).
@@ -303,6 +357,8 @@ class ClipTrainer(TrainerX):
 
     def _load(self, module: nn.Module, state_dict: Mapping[str, Tensor], source: str) -> None:
         load_learned(module, state_dict, source, self.model.pretrained_tensors(), self.not_loaded)
+        if self.graphs is not None:
+            self.graphs.clear()
 
 
 PromptTrainer = ClipTrainer  # its former name

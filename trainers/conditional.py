@@ -35,6 +35,8 @@ class ConditionalCLIP(FrozenTowersCLIP):
     When more than one piece needs a backward pass, each is computed again there instead of being kept.
     """
 
+    capturable = False  # the pieces depend on how much memory is free
+
     def __init__(self, clip_model: CLIP, prompt_learner: ConditionalContext):
         super().__init__(clip_model)
         self.prompt_learner = prompt_learner

@@ -141,6 +141,7 @@ class CoPrompt(ClipTrainer):
     config_node = "COPROMPT"
     registered_name = "MultiModalPromptLearner"
     not_loaded = (*ClipTrainer.not_loaded, "model_distill")  # the frozen CLIP in published checkpoints
+    draws_once = True
 
     @classmethod
     def build(cls, options: CfgNode, dataset: Any, clip_model: CLIP) -> AdaptedCLIP:

@@ -18,6 +18,7 @@ from dassl.config.ranges import declare_ranges
 from dassl.engine import TRAINER_REGISTRY
 
 from .checkpoint import rows_of
+from .graphs import capturable
 from .on_base import MethodOnBase
 from .prompted_clip import PromptedCLIP, unit, without_autocast
 from .teacher import GuidedCLIP, text_distance
@@ -120,6 +121,7 @@ class DePT(MethodOnBase):
         rate = self.cfg.OPTIM.LR * self.cfg.TRAINER.DEPT.LR_FACTOR
         return [{"params": of_base}, {"params": new, "lr": rate}]
 
+    @capturable
     def losses(self, image: Tensor, label: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The head sees each image's features, and the text features of its class."""
         model, weight = self.model, self.cfg.TRAINER.DEPT.WEIGHT

@@ -15,6 +15,7 @@ from dassl.engine import TRAINER_REGISTRY
 from dassl.engine.state import has_part
 
 from .base import ClipTrainer
+from .graphs import capturable
 from .precision import PRECISIONS
 from .prompts import TEXT_CTX, ContextLearner, context_length, context_options
 from .teacher import KGCOOP_TEMPLATES, GuidedCLIP, template_of
@@ -47,6 +48,7 @@ class KgCoOp(ClipTrainer):
         learner = ContextLearner(dataset.classnames, clip_model, n_ctx, options.CTX_INIT, options.CSC)
         return GuidedCLIP(clip_model, learner, dataset.classnames, template_of(dataset, KGCOOP_TEMPLATES))
 
+    @capturable
     def losses(self, image: Tensor, label: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         logits, distance = self.model.logits_and_distance(image)
         score = self.cfg.TRAINER.KGCOOP.W * distance

@@ -22,6 +22,7 @@ from dassl.config.ranges import declare_ranges
 from dassl.engine import TRAINER_REGISTRY
 
 from .base import ClipTrainer
+from .graphs import capturable
 from .precision import PRECISIONS
 from .prompts import DEFAULT_TEMPLATE, fill
 from .representations import (
@@ -109,6 +110,7 @@ class MMRL(ClipTrainer):
             return None
         return {"N_REP_TOKENS": tokens[0], "REP_DIM": tokens[1], **layers_for(J, options.REP_LAYERS)}
 
+    @capturable
     def losses(self, image: Tensor, label: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Cross entropy of both heads, and the class and text features' distances from the frozen CLIP's."""
         options, model = self.options_of(self.cfg), self.model

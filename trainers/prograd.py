@@ -5,7 +5,7 @@ Letters: B images, K classes, M context tokens, E joint width.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from clip.model import CLIP
 from dassl.config.checks import flag, number, one_of
 from dassl.config.ranges import declare_ranges
 from dassl.engine import TRAINER_REGISTRY
+from dassl.engine.loops import take_out_opposing
 
 from .base import ClipTrainer
 from .precision import PRECISIONS
@@ -124,12 +125,27 @@ class ProGrad(ClipTrainer):
         kl = T**2 * F.cross_entropy(logits / T, soft)
         return logits, {"ce": self.cross_entropy(logits, label), "kl": kl}
 
-    def update(self, terms: Mapping[str, Tensor]) -> Tensor:
-        """One optimizer step on the cross entropy alone, which is returned, without what opposes the divergence.
-
-        Of the divergence's gradient only the direction counts, so amp's scale, which keeps it from vanishing in fp16,
-        does not change the step.
+    def _divergence(self, terms: Mapping[str, Tensor]) -> Tensor:
+        """Of its gradient only the direction counts, so amp's scale, which keeps it from vanishing in fp16, does not
+        change the step.
         """
-        kl = terms["kl"] if self.scaler is None else self.scaler.scale(terms["kl"])
-        self.prograd_backward_and_update(terms["ce"], kl, self.cfg.TRAINER.PROGRAD.LAMBDA)
+        return terms["kl"] if self.scaler is None else self.scaler.scale(terms["kl"])
+
+    def update(self, terms: Mapping[str, Tensor]) -> Tensor:
+        """One optimizer step on the cross entropy alone, which is returned, without what opposes the divergence."""
+        self.prograd_backward_and_update(terms["ce"], self._divergence(terms), self.cfg.TRAINER.PROGRAD.LAMBDA)
         return terms["ce"]
+
+    def update_in_pieces(self, pieces: Iterable[Mapping[str, Tensor]]) -> Tensor:
+        learned = [p for p in self.model.parameters() if p.requires_grad]
+        against, total = [torch.zeros_like(p) for p in learned], torch.zeros((), device=self.device)
+        self.model_zero_grad()
+        for terms in pieces:
+            of_piece = torch.autograd.grad(self._divergence(terms), learned, retain_graph=True)
+            for total_of, gradient in zip(against, of_piece, strict=True):
+                total_of += gradient
+            self.model_backward(terms["ce"])
+            total += terms["ce"].detach()
+        take_out_opposing(learned, against, self.cfg.TRAINER.PROGRAD.LAMBDA)
+        self.model_update()
+        return total

@@ -44,6 +44,8 @@ class FrozenTowersCLIP(nn.Module):
 
     #: Names of modules and parameters outside the image tower that the text features do not depend on
     not_in_text: tuple[str, ...] = ()
+    #: A forward pass may be part of a CUDA graph: it reads no values and draws nothing on the host
+    capturable = True
 
     def __init__(self, clip_model: CLIP):
         super().__init__()
@@ -76,6 +78,13 @@ class FrozenTowersCLIP(nn.Module):
             with torch.no_grad():
                 self._kept = (state, self.compute_text_features())
         return self._kept[1]
+
+    def kept_text_features(self) -> Tensor | None:
+        """The text features that are kept, if there are any."""
+        return None if self._kept is None else self._kept[1]
+
+    def forget_text_features(self) -> None:
+        self._kept = None
 
     def encode_image(self, image: Tensor) -> Tensor:
         """(B, E), not normalised, in the precision of the tower."""
@@ -136,15 +145,17 @@ class FrozenTowersCLIP(nn.Module):
         return super()._apply(fn, recurse)
 
 
+def owner(kind: type, name: str) -> type:
+    """The class that a class has an attribute from."""
+    return next(base for base in kind.__mro__ if name in vars(base))
+
+
 def scores_features(model: nn.Module) -> bool:
     """Whether a model's logits are those of `encode_image`'s features, and `frozen_images` speaks about that method."""
-
-    def owner(name: str) -> type:
-        return next(kind for kind in type(model).__mro__ if name in vars(kind))
-
-    if not isinstance(model, FrozenTowersCLIP) or owner("forward") is not FrozenTowersCLIP:
+    kind = type(model)
+    if not isinstance(model, FrozenTowersCLIP) or owner(kind, "forward") is not FrozenTowersCLIP:
         return False
-    return issubclass(owner("frozen_images"), owner("encode_image"))
+    return issubclass(owner(kind, "frozen_images"), owner(kind, "encode_image"))
 
 
 class PromptedCLIP(FrozenTowersCLIP):

@@ -20,6 +20,7 @@ from dassl.engine import TRAINER_REGISTRY
 
 from .base import ClipTrainer
 from .checkpoint import TEACHER_TOWER, independent_options
+from .graphs import capturable
 from .precision import PRECISIONS
 from .prompted_clip import deep_context
 from .prompts import TEXT_CTX
@@ -90,6 +91,7 @@ class PromptSRC(ClipTrainer):
     def options_for(cls, shapes: Mapping[str, tuple[int, ...]], options: CfgNode) -> dict[str, Any] | None:
         return independent_options(shapes)
 
+    @capturable
     def losses(self, image: Tensor, label: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Cross entropy, and the mutual agreement with the teacher: the same towers without prompts (section 3.2.1)."""
         options, model = self.cfg.TRAINER.PROMPTSRC, self.model

@@ -22,6 +22,7 @@ from dassl.engine import TRAINER_REGISTRY
 from dassl.optim.half_adam import HalfAdam
 
 from .base import ClipTrainer
+from .graphs import capturable
 from .precision import PRECISIONS
 from .prompted_clip import unit
 from .prompts import ContextLearner
@@ -144,6 +145,7 @@ class TCP(ClipTrainer):
         kept = "in fp16, as the published code does" if published else "in fp32; the published code in fp16"
         return [f"TRAINER.TCP.PUBLISHED_ADAM {published}: the optimizer keeps parameters and moments {kept}"]
 
+    @capturable
     def losses(self, image: Tensor, label: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         logits, distance = self.model.logits_and_distance(image)
         return logits, {"ce": self.cross_entropy(logits, label), "score": self.cfg.TRAINER.TCP.W * distance}

@@ -46,8 +46,10 @@ def flag() -> Check:
     return _check("True or False", lambda value: isinstance(value, bool))
 
 
-def switch() -> Check:
-    return _check('on or off (in a YAML file "on" or "off")', lambda value: value in ("on", "off"))
+def switch(*others: str) -> Check:
+    """on, off, or one of some other words."""
+    words = f"{', '.join(['on', *others])} or off"
+    return _check(f'{words} (in a YAML file "on" or "off")', lambda value: value in ("on", "off", *others))
 
 
 def text() -> Check:

@@ -63,6 +63,15 @@ def default_tree() -> CN:
     cfg.TRAIN.RANDOMNESS = "portable"
     # Label smoothing of the cross entropy, from 0 to below 1: the share of a label that all classes get in equal parts
     cfg.TRAIN.LABEL_SMOOTHING = 0.0
+    # Compute a batch in ACCUMULATE pieces of about equal size, one after the other, whose gradients are added up: less
+    # memory, the same step
+    cfg.TRAIN.ACCUMULATE = 1
+    # Keep only the inputs of the towers' blocks, and compute a block again in the backward pass: less memory, the same
+    # gradients, up to a third more time
+    cfg.TRAIN.CHECKPOINT_TOWERS = False
+    # Launch the losses and gradients of a step, and the logits of a test, as CUDA graphs: off, auto (where a method and
+    # its settings allow it), on (or else an error). Not yet measured on a GPU
+    cfg.TRAIN.CUDA_GRAPH = "off"
     cfg.TEST = _test()
     cfg.TRAINER = _trainers()
     return cfg

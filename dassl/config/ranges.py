@@ -142,6 +142,9 @@ RANGES: dict[str, Check] = {
     "TRAIN.LABEL_SMOOTHING": FRACTION,
     "TRAIN.RANDOMNESS": one_of("portable", "published"),
     "TRAIN.COUNT_ITER": one_of("train_x", "train_u", "smaller_one"),
+    "TRAIN.ACCUMULATE": whole(1, MANY),
+    "TRAIN.CHECKPOINT_TOWERS": flag(),
+    "TRAIN.CUDA_GRAPH": switch("auto"),
     "TEST.EVALUATOR": text(),
     "TEST.PER_CLASS_RESULT": flag(),
     "TEST.PREDICTIONS": flag(),
@@ -211,5 +214,8 @@ def _combinations(cfg: CfgNode) -> Iterator[str]:
         yield "OPTIM.LR_STEP: iteration, expected OPTIM.LR_SCHEDULER cosine and OPTIM.WARMUP_EPOCH 0 with it"
     if optim.NAME == "sgd" and optim.SGD_NESTEROV and not (optim.MOMENTUM > 0 and optim.SGD_DAMPNING == 0):
         yield "OPTIM.SGD_NESTEROV: True, expected OPTIM.MOMENTUM above 0 and OPTIM.SGD_DAMPNING 0 with it"
+    if cfg.TRAIN.ACCUMULATE > cfg.DATALOADER.TRAIN_X.BATCH_SIZE:
+        size = cfg.DATALOADER.TRAIN_X.BATCH_SIZE
+        yield f"TRAIN.ACCUMULATE: {cfg.TRAIN.ACCUMULATE}, expected at most DATALOADER.TRAIN_X.BATCH_SIZE, {size}"
     if "gaussian_blur" in cfg.INPUT.TRANSFORMS and min(cfg.INPUT.SIZE) <= cfg.INPUT.GB_K // 2:
         yield f"INPUT.GB_K: {cfg.INPUT.GB_K}, expected less than twice INPUT.SIZE {tuple(cfg.INPUT.SIZE)}"

@@ -49,6 +49,16 @@ def run_steps(trainer: SimpleTrainer, batches: Iterable[tuple[Any, ...]], num_ba
     record.losses = {name: meter.avg for name, meter in report.losses.meters.items()}
 
 
+def take_out_opposing(learned: Iterable[torch.Tensor], against: Iterable[torch.Tensor | None], lambda_: float) -> None:
+    """Take out of the gradient a of each tensor what opposes b: lambda_ (a b') b' where a b' < 0, with b' = b / |b|."""
+    for parameter, b in zip(learned, against, strict=True):
+        a = parameter.grad
+        if a is None or b is None:
+            continue
+        unit = b / torch.linalg.vector_norm(b).clamp_min(torch.finfo(b.dtype).tiny)  # 0 where b is 0
+        a -= lambda_ * (a * unit).sum().clamp_max(0) * unit
+
+
 class TrainerX(SimpleTrainer):
     """Trains on labelled data."""
 
@@ -74,12 +84,7 @@ class TrainerX(SimpleTrainer):
         against = torch.autograd.grad(loss_b, learned, retain_graph=True, allow_unused=True)
         self.model_zero_grad(names)
         self.model_backward(loss_a)
-        for parameter, b in zip(learned, against, strict=True):
-            a = parameter.grad
-            if a is None or b is None:
-                continue
-            unit = b / torch.linalg.vector_norm(b).clamp_min(torch.finfo(b.dtype).tiny)  # 0 where b is 0
-            a -= lambda_ * (a * unit).sum().clamp_max(0) * unit
+        take_out_opposing(learned, against, lambda_)
         self.model_update(names)
 
 

@@ -68,6 +68,7 @@ class SimpleTrainer(TrainerBase):
         # Every attribute of the engine is set above: all others that a trainer has later are its method's
         self._attributes = MethodAttributes(engine=vars(self).keys() - of_subclass)
         self.check_cfg(cfg)
+        self.check_steps(cfg)
         check_availability(cfg.TEST.FINAL_MODEL, ["last_step", "best_val"], "TEST.FINAL_MODEL")
         check_availability(cfg.TEST.SPLIT, ["val", "test"], "TEST.SPLIT")
         if cfg.TRAIN.PRINT_FREQ < 1:
@@ -96,6 +97,16 @@ class SimpleTrainer(TrainerBase):
 
     def check_cfg(self, cfg: Any) -> None:
         """Hook: raise an error if the configuration does not fit the method; default nothing."""
+
+    def check_steps(self, cfg: Any) -> None:
+        """Raise a ValueError for a setting of the training steps that these do not read."""
+        read = {"TRAIN.ACCUMULATE": (1,), "TRAIN.CHECKPOINT_TOWERS": (False,), "TRAIN.CUDA_GRAPH": ("off", "auto")}
+        for key, values in read.items():
+            if (value := setting(cfg, key)) not in values:
+                raise ValueError(
+                    f"{key} is {value}, but {type(self).__name__} has training steps of its own (`forward_backward`), "
+                    f"which do not read it: use {values[0]}"
+                )
 
     def build_data_loader(self) -> None:
         """Make the data manager and take its loaders."""

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch import nn
+from torch._subclasses import FakeTensorMode
 
 from dassl.config import get_cfg_default
 from dassl.optim import AVAI_OPTIMS, build_lr_scheduler, build_optimizer
@@ -205,3 +206,17 @@ def test_schedulers_raise_no_warning_in_a_normal_loop() -> None:
         for _ in range(3):
             optimizer.step()
             scheduler.step()
+
+
+@pytest.mark.parametrize("name", AVAI_OPTIMS)
+def test_a_step_on_a_gpu_is_one_kernel_where_torch_has_it(name: str) -> None:
+    """In one group, in groups from generators, and not where a parameter is on the CPU."""
+    with FakeTensorMode():
+        gpu, cpu = (nn.Parameter(torch.zeros(3, device=device)) for device in ("cuda", "cpu"))
+        given = ([gpu], iter([gpu]), [{"params": iter([gpu])}, {"params": gpu.detach().requires_grad_(), "lr": 1.0}])
+        fused = [build_optimizer(params, optim_cfg(NAME=name)).defaults.get("fused") for params in given]
+        assert fused == [True if name in ("adam", "amsgrad", "adamw", "sgd") else None] * 3
+        for params in ([cpu], [gpu, cpu]):
+            optimizer = build_optimizer(params, optim_cfg(NAME=name))
+            assert optimizer.defaults.get("fused") is None and optimizer.defaults["foreach"] is None
+            assert [len(group["params"]) for group in optimizer.param_groups] == [len(params)]
