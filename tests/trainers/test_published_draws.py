@@ -17,8 +17,7 @@ pytestmark = needs_golden
 
 
 @pytest.fixture(autouse=True)
-def _two_threads(_same_threads, monkeypatch):
-    monkeypatch.setenv("OMP_NUM_THREADS", "2")  # so that a trainer does not take one thread for so small a model
+def _two_threads(_same_threads):
     torch.set_num_threads(2)  # as recorded: another number sums in another order
 
 
