@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
 from dassl.utils.names import first_few
 
@@ -24,6 +25,8 @@ from .transformer import LayerNorm, ResidualAttentionBlock, Transformer, VisionT
 
 HEADS_BY_WIDTH = {1280: 16, 1408: 16, 1664: 16}  # image towers of open_clip's ViT-H, g and bigG; all others: 64 a head
 RESNET_STRIDE = 32  # pixels per cell of a ResNet's last feature map
+
+_DRAWING = {Tensor.normal_, Tensor.uniform_, nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_}
 
 
 class CLIP(nn.Module):
@@ -226,6 +229,19 @@ def _set_epsilon(model: CLIP, description: Description) -> None:
             module.eps = tower.layer_norm_eps
 
 
+class _WithoutValues(TorchFunctionMode):
+    """Modules that are built in this context draw no initial values: their memory is not even touched.
+
+    The meta device does the same, but computes with functions in Python that import torch's compiler, for seconds.
+    """
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if function in _DRAWING:
+            return args[0] if args else kwargs["tensor"]
+        return (torch.empty if function is torch.randn else function)(*args, **kwargs)
+
+
 def build_model(
     state_dict: Mapping[str, Tensor],
     design_details: Mapping[str, Any] | None = None,
@@ -273,7 +289,7 @@ def from_state_dict(
     weights = {k: v for k, v in state_dict.items() if k not in ("input_resolution", "context_length", "vocab_size")}
     try:
         architecture = _architecture(weights, description)
-        with torch.device("meta"):  # skips the random initialization, which is overwritten anyway
+        with _WithoutValues():  # they are overwritten anyway
             model = CLIP(**architecture)
             _set_up_blocks(model.transformer, description.text, weights, "transformer")
             if isinstance(model.visual, VisionTransformer):

@@ -14,6 +14,7 @@ from typing import IO
 
 from filelock import FileLock, Timeout
 
+from dassl.utils.cpu import cores
 from dassl.utils.files import write_json
 from experiments.processes import end_with_parent
 from experiments.protocols import Job
@@ -100,7 +101,7 @@ class Local:
 
     def __init__(self, at_once: int | None = None, gpus: Sequence[str] | None = None) -> None:
         self.gpus = list(_gpus() if gpus is None else gpus)
-        self.cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        self.cores = cores()
         self.at_once = at_once or len(self.gpus) or max(1, min(self.cores, _free_memory() // JOB_MEMORY))
         self._slots: list[Process | None] = [None] * self.at_once
 

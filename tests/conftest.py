@@ -9,13 +9,14 @@ import torch
 from dassl import torchvision_import  # noqa: F401  (before any test imports torchvision)
 
 BESIDE_OTHERS = "PYTEST_XDIST_WORKER" in os.environ
-if BESIDE_OTHERS:
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that tests start
+THREADS = 1 if BESIDE_OTHERS else 2
+# Of the processes that tests start; here, trainers leave the number that a test sets
+os.environ.setdefault("OMP_NUM_THREADS", str(THREADS))
 
 
 @pytest.fixture(autouse=True)
 def _same_threads():
-    torch.set_num_threads(1 if BESIDE_OTHERS else 2)
+    torch.set_num_threads(THREADS)
 
 
 @pytest.fixture(autouse=True, scope="session")

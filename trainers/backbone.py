@@ -7,10 +7,11 @@ from contextlib import contextmanager
 
 from yacs.config import CfgNode
 
-from clip.model import CLIP, resize_positions
+from clip.model import CLIP, RESNET_STRIDE, resize_positions
 from clip.origins import origin_of
 from clip.search import load_model
 from clip.simple_tokenizer import VOCABULARY_SIZE
+from clip.transformer import VisionTransformer
 from dassl.config import setting
 
 
@@ -98,3 +99,13 @@ def load_clip(cfg: CfgNode) -> CLIP:
     if model.activation != "quick_gelu":
         print(f"The activation of {name} is {model.activation}")
     return model
+
+
+def multiply_adds(model: CLIP) -> int:
+    """Multiply-adds of the image tower per image, roughly: its parameters, each used at every position.
+
+    A ResNet has more positions in its first layers than in its last one, which are counted here.
+    """
+    visual = model.visual
+    stride = visual.conv1.stride[0] if isinstance(visual, VisionTransformer) else RESNET_STRIDE
+    return (visual.input_resolution // stride) ** 2 * sum(parameter.numel() for parameter in visual.parameters())

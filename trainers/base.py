@@ -22,9 +22,10 @@ from dassl.engine import TRAINER_REGISTRY, TrainerX
 from dassl.metrics import compute_accuracy
 from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import first_few
+from dassl.utils.cpu import choose_threads
 
 from .accumulate import accumulated_step
-from .backbone import load_backbone, load_clip, take_pixel_statistics  # noqa: F401  (plug-ins import them from here)
+from .backbone import load_backbone, load_clip, multiply_adds, take_pixel_statistics  # noqa: F401  (plug-ins use them)
 from .checkpoint import as_words, learned_shapes, load_learned, own_tensors
 from .features.compute import FeatureBatches, RunFeatures, evaluation_loader
 from .graphs import Graphs, capturable
@@ -105,6 +106,8 @@ class ClipTrainer(TrainerX):
         cfg, options = self.cfg, self.options_of(self.cfg)
         self.precision = Precision(options.PREC, self.device)
         clip_model = self.load_clip()
+        if self.device.type == "cpu":
+            print(choose_threads(multiply_adds(clip_model)))  # before anything is computed
         self.precision.cast(clip_model)  # before the method adds what is learned, which stays fp32
         before = torch.get_rng_state()
         self.model = self.build(options, self.dm.dataset, clip_model)

@@ -3,7 +3,6 @@
 import functools
 import gc
 import hashlib
-import os
 import random
 import re
 import signal
@@ -21,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from dassl.utils.console import printable
+from dassl.utils.cpu import cores
 from dassl.utils.failures import WorkerError, explain_worker, worker_death
 
 LOOK_SECONDS = 2.0  # without a batch, after which the workers are looked at
@@ -144,9 +144,8 @@ class Loader(DataLoader):
 
     def check_worker_number_rationality(self) -> None:
         """Say once, in place of PyTorch's warning, if there are more workers than cores."""
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        if self.num_workers > cores:
-            _say_too_many(self.num_workers, cores)
+        if self.num_workers > cores():
+            _say_too_many(self.num_workers, cores())
 
     def _good_batches(self, batches: Iterator[Any]) -> Iterator[Any]:
         yield from (batch for batch in batches if batch is not None)

@@ -21,6 +21,7 @@ from dassl.engine.resume import RESUME_FILE, copy_models, find_resume, restore, 
 from dassl.engine.simple_net import SimpleNet
 from dassl.evaluation import build_evaluator
 from dassl.optim import build_lr_scheduler, build_optimizer
+from dassl.utils.cpu import keep_freed_memory
 from dassl.utils.device import activate, choose_device
 from dassl.utils.progress import progress
 from dassl.utils.tools import check_availability
@@ -51,6 +52,8 @@ class SimpleTrainer(TrainerBase):
         self.cfg = cfg
         self.device = choose_device(cfg)
         activate(self.device)
+        if self.device.type == "cpu":
+            keep_freed_memory()
         self.output_dir = cfg.OUTPUT_DIR
         self.start_epoch = self.epoch = self.batch_idx = self.num_batches = 0
         self.max_epoch = cfg.OPTIM.MAX_EPOCH

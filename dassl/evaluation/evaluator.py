@@ -1,6 +1,5 @@
 """Metrics of a test. Letters: B images of a batch, N images in all, K classes."""
 
-import random
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
@@ -117,10 +116,6 @@ class Classification(EvaluatorBase):
         Raises:
             ValueError: no sample was processed, scores are NaN or infinite, or labels are out of range.
         """
-        drawn = random.getstate()  # the import draws a number where rich is installed
-        from sklearn.metrics import f1_score  # takes about a second to import
-
-        random.setstate(drawn)
         if not self._true or not sum(len(batch) for batch in self._true):
             raise ValueError("Nothing to evaluate: the split has no images")
         gathered = [torch.cat(parts).long() for parts in (self._true, self._pred, self._finite, self._rank) if parts]
@@ -129,7 +124,7 @@ class Classification(EvaluatorBase):
         total = len(y_true)
         correct = int((y_pred == y_true).sum())
         accuracy = 100.0 * correct / total
-        macro_f1 = 100.0 * float(f1_score(y_true, y_pred, average="macro", labels=np.unique(y_true)))
+        macro_f1 = 100.0 * float(_f1_scores(y_true, y_pred).mean())
         results: OrderedDict[str, Any] = OrderedDict(accuracy=accuracy, error_rate=100.0 - accuracy, macro_f1=macro_f1)
         self.report = {"correct": correct, "total": total, "accuracy": accuracy, "macro_f1": macro_f1}
         print(
@@ -208,10 +203,9 @@ class Classification(EvaluatorBase):
     def _save_confusion_matrix(self, y_true: np.ndarray, y_pred: np.ndarray) -> None:
         """Save cmat.pt, a tensor (K, K) with true labels as rows, which sum to 1, and predictions as columns; a class
         without images has a row of zeros. cmat.csv has class names and numbers of images."""
-        from sklearn.metrics import confusion_matrix
-
-        labels = range(self._num_classes)
-        counts = confusion_matrix(y_true, y_pred, labels=labels)  # (K, K)
+        K = self._num_classes
+        labels = range(K)
+        counts = np.bincount(y_true * K + y_pred, minlength=K * K).reshape(K, K)
         path = Path(self.cfg.OUTPUT_DIR) / "cmat.pt"
         torch_save(torch.from_numpy(counts / counts.sum(axis=1, keepdims=True).clip(1)), path)
         write_confusion_counts(path.with_suffix(".csv"), [self._classname(label) for label in labels], counts)
@@ -232,6 +226,16 @@ class Classification(EvaluatorBase):
         classes, scores = (torch.cat(parts).cpu().numpy() for parts in zip(*self._top, strict=True))
         write_predictions(path, images, classnames, y_true.tolist(), classes, scores)
         print(f"Predictions are saved to {path}")
+
+
+def _f1_scores(y_true: np.ndarray, y_pred: np.ndarray) -> np.ndarray:
+    """The F1 score of each class that has images: 2 * correct / (images + predictions). scikit-learn's ``f1_score``
+    with ``average="macro"`` is their mean; importing it takes a third of the time that a short test takes."""
+    present = np.unique(y_true)
+    hits, images, predictions = (
+        np.bincount(values, minlength=present[-1] + 1)[present] for values in (y_true[y_true == y_pred], y_true, y_pred)
+    )
+    return 2.0 * hits / (images + predictions)
 
 
 def _print_by_class(per_class: list[dict[str, Any]], average: float) -> None:

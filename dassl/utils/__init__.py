@@ -39,7 +39,7 @@ _NAMES = {
     " save_checkpoint set_bn_to_eval torch_save",
 }
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names.split()}
-_SUBMODULES = {*_NAMES, "command", "console", "failures", "progress", "safe_load", "tools"}
+_SUBMODULES = {*_NAMES, "command", "console", "cpu", "failures", "progress", "safe_load", "tools"}
 
 __all__ = sorted(_MODULE_OF)
 

@@ -8,6 +8,7 @@ import numpy as np
 import PIL
 import torch
 
+from dassl.utils.cpu import cores
 from dassl.utils.device import device_name, device_named
 
 __all__ = ["collect_env_info", "describe_device", "set_random_seed"]
@@ -29,6 +30,7 @@ def collect_env_info() -> str:
     lines = [
         f"Python: {platform.python_version()} ({sys.executable})",
         f"Platform: {platform.platform()}",
+        f"Cores: {cores()}",
         f"PyTorch: {torch.__version__} (CUDA {cuda}, {torch.get_num_threads()} threads)",
         f"torchvision: {import_torchvision().__version__}",
         f"numpy: {np.__version__}",

@@ -7,7 +7,6 @@ import resource
 import sys
 from pathlib import Path
 
-import sklearn.metrics  # noqa: F401  (once, not in every run)
 import torch
 import torch.utils.tensorboard
 

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import sklearn.metrics  # noqa: F401  (once, not in every run)
 import torch
 
 from dassl.engine import record

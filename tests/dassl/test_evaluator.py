@@ -43,6 +43,24 @@ def test_accuracy_and_macro_f1(capsys) -> None:
     assert expected in capsys.readouterr().out
 
 
+def test_macro_f1_and_confusion_matrix_have_the_bits_of_scikit_learn(tmp_path, monkeypatch) -> None:
+    from sklearn.metrics import confusion_matrix, f1_score
+
+    cfg = get_cfg_default()
+    cfg.OUTPUT_DIR, cfg.TEST.COMPUTE_CMAT = str(tmp_path), True
+    counts = []
+    monkeypatch.setattr("dassl.evaluation.evaluator.write_confusion_counts", lambda *args: counts.append(args[-1]))
+    random = np.random.default_rng(0)
+    for K in (1, 2, 3, 7, 20, 50):
+        true = random.integers(0, K, 5 * K)
+        predicted = np.where(random.random(5 * K) < 0.6, true, random.integers(0, K, 5 * K))
+        evaluator = build_evaluator(cfg, lab2cname={label: str(label) for label in range(K)})
+        evaluator.process(torch.nn.functional.one_hot(torch.from_numpy(predicted), K).float(), torch.from_numpy(true))
+        found = evaluator.evaluate()["macro_f1"]
+        assert found == 100.0 * f1_score(true, predicted, average="macro", labels=np.unique(true))
+        assert (counts[-1] == confusion_matrix(true, predicted, labels=range(K))).all()
+
+
 def test_per_class_results_and_confusion_matrix(tmp_path, capsys) -> None:
     cfg = get_cfg_default()
     cfg.OUTPUT_DIR = str(tmp_path)

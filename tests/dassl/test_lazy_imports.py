@@ -65,6 +65,47 @@ def test_packages_that_use_torchvision_make_it_importable_first(module: str) -> 
     assert {"dassl.torchvision_import", "torchvision"} <= found
 
 
+WITHOUT_COMPILER = """
+import sys
+import dassl.data.transforms
+from clip.search import load_model
+load_model("ViT-Micro/8")
+assert not {"torch._dynamo", "torch._dynamo.utils", "sympy", "sklearn"} & set(sys.modules)
+
+import torch, torchvision.ops
+found = sys.modules["torchvision.ops.roi_align"].is_compile_supported("cpu")
+import torch._dynamo.utils
+assert found == torch._dynamo.utils.is_compile_supported("cpu")
+assert torch.compile(torch.sin, backend="eager")(torch.zeros(1)) == 0
+assert len(list(torchvision.models.resnet18().parameters())) == 62
+"""
+NEEDS_MORE = """
+import sys, torch
+from dassl import torchvision_import as t
+for name in [name for name in sys.modules if name.startswith("torchvision.ops")] + ["torchvision"]:
+    del sys.modules[name]
+stand_in = t._without_compiler
+def fails():
+    with stand_in():
+        yield
+        from torch._dynamo.utils import something_else
+t._without_compiler = t.contextmanager(fails)
+assert t.import_torchvision().ops.roi_align and t.import_torchvision() is sys.modules["torchvision"]
+import torch._dynamo
+assert torch._dynamo.__file__
+"""
+
+
+@pytest.mark.slow
+def test_torchvision_comes_without_the_compiler_which_works_when_it_is_needed() -> None:
+    python(WITHOUT_COMPILER)
+
+
+@pytest.mark.slow
+def test_a_torchvision_that_needs_more_of_the_compiler_is_imported_with_it() -> None:
+    python(NEEDS_MORE)
+
+
 def test_utils_names_are_those_of_its_modules() -> None:
     modules = [getattr(dassl.utils, name) for name in dassl.utils._NAMES]
     assert dassl.utils.__all__ == sorted(name for module in modules for name in module.__all__)

@@ -8,8 +8,10 @@ import torch
 
 import datasets  # noqa: F401  (registers the datasets)
 import train
+from clip.model import CLIP
 from dassl.engine import build_trainer
 from tests.paths import ROOT
+from trainers.backbone import multiply_adds
 from trainers.base import ClipTrainer
 
 CONFIGS = ROOT / "configs"
@@ -82,3 +84,24 @@ def test_a_checkpoint_with_other_things_than_tensors_is_refused(trained, tmp_pat
     torch.save(content, file)
     with pytest.raises(ValueError, match=r"prompt_learner.ctx has shape \(\) in the file, \(2, 128\) in the model"):
         make(tmp_path / "run").load_model(str(tmp_path), epoch=3)
+
+
+def test_work_per_image_is_parameters_times_positions():
+    """4 x 4 patches. Parameters: convolution 128 x 3 x 256, class token and 17 positions of 128, two LayerNorms,
+    projection 128 x 32, and in each of 2 blocks 12 x 128^2 weights and 13 x 128 others."""
+    model = CLIP(32, 64, 2, 128, 16, 8, 100, 32, 1, 1)
+    assert multiply_adds(model) == 16 * (128 * (3 * 256 + 1 + 17 + 4 + 32) + 2 * (12 * 128**2 + 13 * 128))
+    resnet = CLIP(32, 64, (1, 1, 1, 1), 8, None, 8, 100, 32, 1, 1)  # a last feature map of 2 x 2
+    assert multiply_adds(resnet) == 4 * sum(parameter.numel() for parameter in resnet.visual.parameters())
+
+
+@pytest.mark.parametrize("given, threads", [("", 1), ("2", 2)])
+def test_the_demonstration_takes_one_thread_unless_the_environment_gives_more(
+    tmp_path, monkeypatch, capsys, given, threads
+):
+    monkeypatch.setenv("OMP_NUM_THREADS", given)
+    monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
+    torch.set_num_threads(2)
+    make(tmp_path, USE_CUDA=False)
+    assert torch.get_num_threads() == threads
+    assert f"CPU threads: {threads} (" in capsys.readouterr().out
