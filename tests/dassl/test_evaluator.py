@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from dassl.config import get_cfg_default
 from dassl.evaluation import EVALUATOR_REGISTRY, build_evaluator
 from dassl.evaluation.outputs import write_confusion_counts, write_predictions
+from tests.reads import Reads
 
 NAMES = {0: "ant", 1: "bee", 2: "cat", 3: "dog"}
 # true 0: predicted 0 0 1; true 1: 1; true 2: 2 0; no dog
@@ -41,6 +42,20 @@ def test_accuracy_and_macro_f1(capsys) -> None:
     }
     expected = "=> result\n* total: 6\n* correct: 4\n* accuracy: 66.67%\n* error: 33.33%\n* macro_f1: 66.67%\n"
     assert expected in capsys.readouterr().out
+
+
+def test_results_are_read_in_one_transfer() -> None:
+    """Batches are gathered where the scores are."""
+    names = dict(enumerate("abcdef"))  # from five classes on there are ranks, too
+    evaluator = build_evaluator(get_cfg_default(), lab2cname=names)
+    with Reads() as found:
+        for _ in range(3):
+            evaluator.process(torch.eye(6), torch.arange(6))
+    assert found == {}
+    with Reads() as found:
+        results = evaluator.evaluate()
+    assert found == {"cpu": 1, "numpy": 1}
+    assert (results["accuracy"], results["top5_accuracy"]) == (100, 100)
 
 
 def test_per_class_results_and_confusion_matrix(tmp_path, capsys) -> None:
