@@ -27,7 +27,7 @@ class AverageMeter:
         self.count: int = 0
 
     def update(self, val: Any, n: int = 1) -> None:
-        """Add ``val`` (a number or a tensor with one element), the average over ``n`` samples."""
+        """Add ``val`` (a number, or a tensor with one element, which is read), the average over ``n`` samples."""
         value = val.item() if isinstance(val, torch.Tensor) else val
         self.val = value
         self.sum += value * n

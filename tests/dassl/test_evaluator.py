@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from dassl.config import get_cfg_default
 from dassl.evaluation import EVALUATOR_REGISTRY, build_evaluator
 from dassl.evaluation.outputs import write_confusion_counts, write_predictions
+from tests.reads import Reads
 
 NAMES = {0: "ant", 1: "bee", 2: "cat", 3: "dog"}
 # true 0: predicted 0 0 1; true 1: 1; true 2: 2 0; no dog
@@ -59,6 +60,20 @@ def test_macro_f1_and_confusion_matrix_have_the_bits_of_scikit_learn(tmp_path, m
         found = evaluator.evaluate()["macro_f1"]
         assert found == 100.0 * f1_score(true, predicted, average="macro", labels=np.unique(true))
         assert (counts[-1] == confusion_matrix(true, predicted, labels=range(K))).all()
+
+
+def test_results_are_read_in_one_transfer() -> None:
+    """Batches are gathered where the scores are."""
+    names = dict(enumerate("abcdef"))  # from five classes on there are ranks, too
+    evaluator = build_evaluator(get_cfg_default(), lab2cname=names)
+    with Reads() as found:
+        for _ in range(3):
+            evaluator.process(torch.eye(6), torch.arange(6))
+    assert found == {}
+    with Reads() as found:
+        results = evaluator.evaluate()
+    assert found == {"cpu": 1, "numpy": 1}
+    assert (results["accuracy"], results["top5_accuracy"]) == (100, 100)
 
 
 def test_per_class_results_and_confusion_matrix(tmp_path, capsys) -> None:

@@ -14,10 +14,13 @@ from dassl.utils import set_random_seed
 from experiments.methods import METHODS
 from tests.dassl.tiny import Stop, stop_after_epoch
 from tests.paths import ROOT
+from tests.reads import reads_of_last_step
 from trainers.base import ClipTrainer
 from trainers.checkpoint import own_tensors
 
 TRAINED = [name for name, method in METHODS.items() if method.trained]
+# CoPrompt draws a description by the CPU's generator, whose number is on the host on every device
+READS = {"coprompt": {"_local_scalar_dense": 1}}
 ALONE = [name for name in TRAINED if not METHODS[name].base]  # for the others: test_on_base.py
 
 
@@ -96,9 +99,10 @@ def test_a_resumed_run_has_the_same_bits_and_its_weights_test_other_classes(name
 @pytest.mark.parametrize("name", TRAINED)
 def test_lower_precisions_train_with_fp32_masters(name: str, prec: str, tmp_path: Path) -> None:
     trainer = make(name, tmp_path, prec, epochs=1)
-    start = learned(trainer)
+    start, in_step = learned(trainer), reads_of_last_step(trainer)
     trainer.train()
     ended = learned(trainer)
     assert {value.dtype for value in ended.values()} <= {torch.float32}
     assert all(value.isfinite().all() for value in saved(trainer).values())
     assert any(not torch.equal(start[key], ended[key]) for key in start) or not trainer.max_epoch
+    assert in_step == [READS.get(name, {})] * trainer.max_epoch, "a step waits for the device"
