@@ -23,6 +23,7 @@ from dassl.metrics import compute_accuracy
 from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import first_few
 from dassl.utils.cpu import choose_threads
+from dassl.utils.device import sent
 
 from .accumulate import accumulated_step
 from .backbone import load_backbone, load_clip, multiply_adds, take_pixel_statistics  # noqa: F401  (plug-ins use them)
@@ -244,11 +245,7 @@ class ClipTrainer(TrainerX):
             return self.model(input)
 
     def parse_batch_train(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
-        pinned = self.device.type == "cuda"  # elsewhere the batch may be freed before the copy is done
-        return (
-            batch["img"].to(self.device, non_blocking=pinned),
-            batch["label"].to(self.device, non_blocking=pinned),
-        )
+        return sent(batch["img"], self.device), sent(batch["label"], self.device)
 
     def features_of(self, items: Sequence[Datum], views: int = 0) -> Tensor:
         """Features of images as the frozen image tower gives them: not normalised, in its precision, on the CPU.
@@ -295,8 +292,8 @@ class ClipTrainer(TrainerX):
         if "features" not in batch:
             return super().scores(batch)
         with self.precision.autocast():
-            logits = self.model.from_features(batch["features"].to(self.device, non_blocking=True))
-        return logits, batch["label"].to(self.device, non_blocking=True)
+            logits = self.model.from_features(sent(batch["features"], self.device))
+        return logits, sent(batch["label"], self.device)
 
     def _scores_images(self) -> bool:
         """Whether the test is the engine's: it gives images to the model, and evaluates what that returns."""

@@ -9,6 +9,7 @@ import torch
 from dassl.data.ahead import copied_ahead
 from dassl.engine.simple import SimpleTrainer
 from dassl.engine.steps import EpochReport
+from dassl.utils.device import sent
 from dassl.utils.progress import progress
 from dassl.utils.tools import check_availability
 
@@ -67,7 +68,7 @@ class TrainerX(SimpleTrainer):
 
     def parse_batch_train(self, batch: dict[str, Any]) -> Any:
         """Images, labels and domains on the device."""
-        return tuple(batch[key].to(self.device, non_blocking=True) for key in ("img", "label", "domain"))
+        return tuple(sent(batch[key], self.device) for key in ("img", "label", "domain"))
 
     def prograd_backward_and_update(
         self, loss_a: torch.Tensor, loss_b: torch.Tensor, lambda_: float = 1, names: str | list[str] | None = None
@@ -105,7 +106,7 @@ class TrainerXU(SimpleTrainer):
     def parse_batch_train(self, batch_x: dict[str, Any], batch_u: dict[str, Any]) -> Any:  # type: ignore[override]
         """Labelled images, their labels, unlabelled images, on the device."""
         parts = (batch_x["img"], batch_x["label"], batch_u["img"])
-        return tuple(part.to(self.device, non_blocking=True) for part in parts)
+        return tuple(sent(part, self.device) for part in parts)
 
 
 def _endless(loader: Any) -> Iterator[Any]:

@@ -22,7 +22,7 @@ from dassl.engine.simple_net import SimpleNet
 from dassl.evaluation import build_evaluator
 from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils.cpu import keep_freed_memory
-from dassl.utils.device import activate, choose_device
+from dassl.utils.device import activate, choose_device, sent
 from dassl.utils.progress import progress
 from dassl.utils.tools import check_availability
 from dassl.utils.torchtools import count_num_param, load_pretrained_weights
@@ -388,7 +388,7 @@ class SimpleTrainer(TrainerBase):
 
     def parse_batch_test(self, batch: dict[str, Any]) -> Any:
         """Images and labels on the device."""
-        return batch["img"].to(self.device, non_blocking=True), batch["label"].to(self.device, non_blocking=True)
+        return sent(batch["img"], self.device), sent(batch["label"], self.device)
 
     def get_current_lr(self, names: str | list[str] | None = None) -> float:
         """The learning rate of the first (named) model's first parameter group; 0 if nothing is optimized."""

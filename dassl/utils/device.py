@@ -22,6 +22,7 @@ __all__ = [
     "empty_cache",
     "peak_memory_bytes",
     "reset_peak_memory",
+    "sent",
     "synchronize",
 ]
 
@@ -103,6 +104,14 @@ def device_name(device: torch.device) -> str:
         name = getattr(torch.backends.mps, "get_name", platform.machine)()  # PyTorch 2.6 does not have it
         return f"mps ({name})"
     return f"cpu ({torch.get_num_threads()} threads)"
+
+
+def sent(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A tensor of a batch on the device. With CUDA the host does not wait for the copy.
+
+    Elsewhere it does: without pinned memory the batch may be freed before the copy is done.
+    """
+    return tensor.to(device, non_blocking=device.type == "cuda")
 
 
 def synchronize(device: torch.device) -> None:
