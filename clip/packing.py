@@ -39,6 +39,7 @@ class Packing(nn.Module):
     slots: Tensor  # (n Q,) the prompts of each chunk, the first of them again where it has fewer than Q
     slot: Tensor  # (K,) where each prompt is in `slots`
     eot_sees: Tensor  # (n, 1, Q, S + T) the tokens that the EOT in a slot attends to
+    came_from: Tensor  # (R,) the row of each token in the packing that this one is `without_sharing`
 
     def __init__(self, arrangement: Arrangement):
         super().__init__()
@@ -50,7 +51,7 @@ class Packing(nn.Module):
         self.num_chunks, self.num_tokens = n, S + n * T
         self.shares = S > 0 or len({row for path in paths for row in path}) < sum(map(len, paths))
         self._longer: dict[int, Packing] = {}
-        self._apart: tuple[Packing, Tensor] | None = None
+        self._apart: Packing | None = None
 
         sees = torch.eye(T, dtype=torch.bool).repeat(n, 1)  # (R, T): itself, and the prompt's earlier tokens
         pairs = [
@@ -90,12 +91,12 @@ class Packing(nn.Module):
             self._longer[n] = Packing(Arrangement(paths, S + n, self.chunk_length)).to(self.eot.device)
         return self._longer[n]
 
-    def without_sharing(self) -> tuple[Packing, Tensor]:
-        """The packing where each prompt has all its tokens to itself, and for each row of that the row here (R,)."""
+    def without_sharing(self) -> Packing:
+        """The packing where each prompt has all its tokens to itself, with `came_from`."""
         if self._apart is None:
-            apart = Packing(arrange(self.paths, share=False))
-            rows = torch.tensor(apart.by_row(self.paths), dtype=torch.long)
-            self._apart = apart.to(self.eot.device), rows.to(self.eot.device)
+            self._apart = Packing(arrange(self.paths, share=False))
+            self._apart._register("came_from", self._apart.by_row(self.paths))
+            self._apart.to(self.eot.device)
         return self._apart
 
     def enter(self, x: Tensor, prompt: PromptTokens) -> tuple[Tensor, Packing]:
@@ -109,8 +110,8 @@ class Packing(nn.Module):
         if prompt.insert:
             raise ValueError("tokens can be inserted into the prefix that all prompts share, not into each prompt")
         if self.shares:
-            apart, rows = self.without_sharing()
-            return apart.enter(_take(x, rows), prompt)
+            apart = self.without_sharing()
+            return apart.enter(_take(x, apart.came_from), prompt)
         check_room(prompt, start, min(map(len, self.paths)) - 1)
         rows = (self.sos[:, None] + torch.arange(start, start + M, device=x.device)).flatten()  # (K M,)
         tokens = prompt.tokens.to(x.dtype).expand(len(self.paths), -1, -1).flatten(0, 1)  # (K M, D)

@@ -40,7 +40,7 @@ ZERO_SHOT_PREFIX = "Zeroshot"  # of the trainers whose runs on all classes have 
 # Settings that change the speed of a run, what it keeps or what it prints, never what it measures
 IRRELEVANT = (
     *("USE_CUDA", "DEVICE", "VERBOSE", "DATALOADER.NUM_WORKERS", "DATALOADER.CACHE_MB", "DATALOADER.FEATURES"),
-    *("TRAIN.PRINT_FREQ", "TRAIN.CHECKPOINT_FREQ"),
+    *("TRAIN.PRINT_FREQ", "TRAIN.CHECKPOINT_FREQ", "TRAIN.CHECKPOINT_TOWERS", "TRAIN.CUDA_GRAPH"),
 )
 PATHS = ("DATASET.ROOT", "MODEL.BACKBONE.NAME")  # may hold a path: relative ones start at the repository's root
 _RECENT = 2.0  # seconds after a write in which a file may change again without a change of its time

@@ -25,6 +25,7 @@ from dassl.config.checks import (
     text,
     whole,
 )
+from dassl.config.defaults import setting
 from dassl.config.merge import flatten, shown
 
 __all__ = ["EPOCHS", "RANGES", "TRANSFORMS", "declare_ranges", "out_of_range"]
@@ -214,8 +215,8 @@ def _combinations(cfg: CfgNode) -> Iterator[str]:
         yield "OPTIM.LR_STEP: iteration, expected OPTIM.LR_SCHEDULER cosine and OPTIM.WARMUP_EPOCH 0 with it"
     if optim.NAME == "sgd" and optim.SGD_NESTEROV and not (optim.MOMENTUM > 0 and optim.SGD_DAMPNING == 0):
         yield "OPTIM.SGD_NESTEROV: True, expected OPTIM.MOMENTUM above 0 and OPTIM.SGD_DAMPNING 0 with it"
-    if cfg.TRAIN.ACCUMULATE > cfg.DATALOADER.TRAIN_X.BATCH_SIZE:
-        size = cfg.DATALOADER.TRAIN_X.BATCH_SIZE
-        yield f"TRAIN.ACCUMULATE: {cfg.TRAIN.ACCUMULATE}, expected at most DATALOADER.TRAIN_X.BATCH_SIZE, {size}"
+    pieces = setting(cfg, "TRAIN.ACCUMULATE")
+    if pieces > 1 and pieces > (size := setting(cfg, "DATALOADER.TRAIN_X.BATCH_SIZE")):
+        yield f"TRAIN.ACCUMULATE: {pieces}, expected at most DATALOADER.TRAIN_X.BATCH_SIZE, {size}"
     if "gaussian_blur" in cfg.INPUT.TRANSFORMS and min(cfg.INPUT.SIZE) <= cfg.INPUT.GB_K // 2:
         yield f"INPUT.GB_K: {cfg.INPUT.GB_K}, expected less than twice INPUT.SIZE {tuple(cfg.INPUT.SIZE)}"

@@ -29,7 +29,7 @@ _NAMES = {
     "registry": "Registry UnknownNameError",
     "results": "read_results write_results",
     #
-    "device": "activate choose_device device_name device_named empty_cache peak_memory_bytes reset_peak_memory"
+    "device": "activate choose_device device_name device_named empty_cache peak_memory_bytes reset_peak_memory sent"
     " synchronize",
     "environment": "collect_env_info describe_device set_random_seed",
     "images": "orientation_of read_image to_rgb",

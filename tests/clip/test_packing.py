@@ -112,7 +112,7 @@ def test_random_trees_have_exact_paths(names: list[list[int]], room: int) -> Non
     check_paths(layout, sequences)
     check_paths(layout.with_longer_prefix(2), [[SOS, 90, 91, *tokens[1:]] for tokens in sequences])
     assert len({row for path in layout.paths for row in path}) >= distinct_beginnings(sequences)
-    for apart in (PackedPrompts(sequences, share=False), layout.without_sharing()[0]):
+    for apart in (PackedPrompts(sequences, share=False), layout.without_sharing()):
         check_paths(apart, sequences)
         assert len({row for path in apart.paths for row in path}) == sum(map(len, sequences))
     if layout.num_chunks == 1:

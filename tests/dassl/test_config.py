@@ -48,6 +48,9 @@ def test_defaults_are_the_published_ones(cfg) -> None:
         "OPTIM.STEPS_PER_SHOT",
         "PROTOCOL",
         "TEST.PREDICTIONS",
+        "TRAIN.ACCUMULATE",
+        "TRAIN.CHECKPOINT_TOWERS",
+        "TRAIN.CUDA_GRAPH",
         "TRAIN.LABEL_SMOOTHING",
         "TRAIN.RANDOMNESS",
     }

@@ -180,7 +180,7 @@ from pathlib import Path
 from dassl.utils import command
 from experiments import __main__ as program
 from tests.experiments.stand_in_job import stand_ins
-program.plans.jobs = lambda plan, data, output: stand_ins(Path(output), "slow", "slow")
+program.plans.jobs = lambda plan, data, output, options: stand_ins(Path(output), "slow", "slow")
 command.run(lambda: program.main(["run", "demo", "--launcher", "ray", "--gpus-per-job", "0", *sys.argv[1:]]))
 """
 

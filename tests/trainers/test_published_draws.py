@@ -82,7 +82,8 @@ def test_a_run_draws_what_the_published_code_drew(name, tmp_path):
         assert [path.removeprefix(f"{root}/") for path in batch["impath"]] == step["paths"]
         assert torch.equal(batch["img"], golden[f"step{i}.image"])
         assert torch.equal(batch["label"], golden[f"step{i}.label"])
-    assert losses == pytest.approx(golden["losses"].tolist(), rel=1e-6, abs=1e-7)
+    # Prompts that share tokens are computed together, and sums of other lengths are rounded in another order
+    assert losses == pytest.approx(golden["losses"].tolist(), rel=2e-6, abs=1e-7)
     for key, value in learned(trainer).items():
         expected = golden[f"final.{key}"]
         assert (value - expected).abs().max() <= 1e-5 * expected.abs().max(), key
