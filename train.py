@@ -15,7 +15,6 @@ from dassl.interpreter import require_python
 with require_python():
     from dassl.utils import command
     from dassl.utils.console import prepare_console
-    from dassl.utils.cpu import wait_briefly
 
 if TYPE_CHECKING:
     from yacs.config import CfgNode
@@ -237,7 +236,6 @@ def what_is_saved(args: argparse.Namespace) -> str:
 def main(argv: list[str] | None = None) -> int:
     """Run; returns 2, with one message, for errors the user can fix."""
     prepare_console()
-    wait_briefly()
     args = parse_args(argv)
     try:
         run(args)

@@ -8,7 +8,6 @@ from dassl.interpreter import require_python
 with require_python():
     from dassl.utils import command
     from dassl.utils.console import prepare_console
-    from dassl.utils.cpu import wait_briefly
 
 EXAMPLES = """\
 examples, with the run that `bash scripts/maple/base2new_train_maple.sh emoji 1` makes:
@@ -47,7 +46,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     """Run; returns 2, with one message, for errors that the user can fix."""
     prepare_console()
-    wait_briefly()
     args = parse_args(argv)
     try:
         return import_module(f"inference.{args.command}").run(args)

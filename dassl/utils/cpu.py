@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-__all__ = ["choose_threads", "cores", "keep_freed_memory", "wait_briefly"]
+__all__ = ["choose_threads", "cores", "keep_freed_memory"]
 
 # Multiply-adds per image below which an operator takes microseconds: threads would gain little, and on a busy machine
 # each operator waits for the slowest of them. ViT-Micro/8 has 0.03e9, ViT-B/32 4e9.
@@ -76,17 +76,6 @@ def choose_threads(work: float) -> str:
     _limits[threads] = limit
     reason = "the model is too small for more" if small else f"this process may use {cores()} cores"
     return f"CPU threads: {threads} ({reason}; OMP_NUM_THREADS sets another number)"
-
-
-def wait_briefly() -> None:
-    """Let threads that wait for others of the same operator give up their core after a fraction of a millisecond.
-
-    For GNU's OpenMP, which PyTorch uses on Linux; to be called before PyTorch is imported. Its own value is 300,000
-    rounds, about ten milliseconds. Where other processes need the cores, a waiting thread then keeps the core that the
-    thread it waits for could use. GOMP_SPINCOUNT and OMP_WAIT_POLICY have priority.
-    """
-    if not os.environ.get("OMP_WAIT_POLICY"):
-        os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 
 def keep_freed_memory() -> None:

@@ -87,16 +87,6 @@ def test_the_environment_wins(monkeypatch, name):
     assert torch.get_num_threads() == 4
 
 
-@pytest.mark.parametrize("given", ["", "GOMP_SPINCOUNT", "OMP_WAIT_POLICY"])
-def test_threads_that_wait_give_their_core_back_soon(monkeypatch, given):
-    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
-        monkeypatch.delenv(name, raising=False)
-    if given:
-        monkeypatch.setenv(given, "active")
-    cpu.wait_briefly()
-    assert os.environ.get("GOMP_SPINCOUNT") == {"": "10000", "GOMP_SPINCOUNT": "active"}.get(given)
-
-
 FAULTS = """
 import resource
 from dassl.utils.cpu import keep_freed_memory
