@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 
+from dassl.utils.device import sent
+
 __all__ = ["copied_ahead"]
 
 AHEAD = 2  # batches that the host may be ahead of the GPU, so that copies do not fill its memory
@@ -44,7 +46,7 @@ def _moved(part: Any, device: torch.device, user: torch.cuda.Stream) -> Any:
     if isinstance(part, torch.Tensor):
         if not part.is_floating_point() or part.device.type != "cpu":
             return part
-        moved = part.to(device, non_blocking=True)
+        moved = sent(part, device)
         moved.record_stream(user)
         return moved
     if isinstance(part, dict):

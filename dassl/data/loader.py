@@ -144,8 +144,8 @@ class Loader(DataLoader):
 
     def check_worker_number_rationality(self) -> None:
         """Say once, in place of PyTorch's warning, if there are more workers than cores."""
-        if self.num_workers > cores():
-            _say_too_many(self.num_workers, cores())
+        if self.num_workers > (there := cores()):
+            _say_too_many(self.num_workers, there)
 
     def _good_batches(self, batches: Iterator[Any]) -> Iterator[Any]:
         yield from (batch for batch in batches if batch is not None)
