@@ -10,7 +10,7 @@ from functools import lru_cache, wraps
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
-from dassl.config.saved import saved_settings
+from dassl.config.saved import IRRELEVANT, saved_settings
 from dassl.config.yaml_file import MOST_BYTES
 from dassl.utils.results import read_results
 
@@ -37,11 +37,6 @@ IMAGENET_VARIANTS = ("imagenetv2", "imagenet_sketch", "imagenet_a", "imagenet_r"
 BASE2NEW_STAGES = ("train_base", "test_base", "test_new", "test_all")
 STAGES = (*BASE2NEW_STAGES, "all_classes", "evaluation", "zero_shot")
 ZERO_SHOT_PREFIX = "Zeroshot"  # of the trainers whose runs on all classes have neither shots nor seed
-# Settings that change the speed of a run, what it keeps or what it prints, never what it measures
-IRRELEVANT = (
-    *("USE_CUDA", "DEVICE", "VERBOSE", "DATALOADER.NUM_WORKERS", "DATALOADER.CACHE_MB", "DATALOADER.FEATURES"),
-    *("TRAIN.PRINT_FREQ", "TRAIN.CHECKPOINT_FREQ", "TRAIN.CHECKPOINT_TOWERS", "TRAIN.CUDA_GRAPH"),
-)
 PATHS = ("DATASET.ROOT", "MODEL.BACKBONE.NAME")  # may hold a path: relative ones start at the repository's root
 _RECENT = 2.0  # seconds after a write in which a file may change again without a change of its time
 STARTED = ("config.yaml", "resume.pth.tar")  # written once data and model are built, right before the first step

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from dassl.config.saved import saved_settings
+from dassl.config.saved import IRRELEVANT, saved_settings
 from dassl.data.identity import identify
 from dassl.engine.attributes import MethodAttributes
 from dassl.engine.base import RegisteredModel
@@ -28,22 +28,8 @@ __all__ = ["RESUME_FILE", "copy_models", "find_resume", "restore", "save_resume"
 RESUME_FILE = "resume.pth.tar"
 _FORMAT = 4
 
-#: Keys that may differ between a run and its continuation: they do not change what is computed
-_FREE_KEYS = {
-    "OUTPUT_DIR",
-    "RESUME",
-    "DATASET.ROOT",
-    "USE_CUDA",
-    "DEVICE",
-    "VERBOSE",
-    "DATALOADER.NUM_WORKERS",
-    "DATALOADER.CACHE_MB",
-    "DATALOADER.FEATURES",
-    "TRAIN.PRINT_FREQ",
-    "TRAIN.CHECKPOINT_FREQ",
-    "TRAIN.CHECKPOINT_TOWERS",
-    "TRAIN.CUDA_GRAPH",
-}
+#: Keys that may differ between a run and its continuation
+_FREE_KEYS = {"OUTPUT_DIR", "RESUME", "DATASET.ROOT", *IRRELEVANT}
 
 
 def save_resume(trainer: Any, attributes: MethodAttributes, path: Path) -> None:

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from dassl.config import flatten, get_cfg_default
+from dassl.config.saved import IRRELEVANT
 from experiments import protocols
 from experiments.methods import METHODS, Method
 from experiments.protocols import Job, Request
 from experiments.report.data import Found
 from experiments.report.layouts import joint_rows, order_of_datasets, published_configs
 from experiments.report.tables import Row
-from experiments.runs import IRRELEVANT, ROOT, ZERO_SHOT_PREFIX, Run, read_settings, run_settings, same
+from experiments.runs import ROOT, ZERO_SHOT_PREFIX, Run, read_settings, run_settings, same
 
 __all__ = ["Missing", "find_missing"]
 
