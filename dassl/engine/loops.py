@@ -36,17 +36,19 @@ def run_steps(trainer: SimpleTrainer, batches: Iterable[tuple[Any, ...]], num_ba
     trainer.num_batches = num_batches
     record = trainer.run_record
     report = EpochReport(trainer, num_batches, first)
-    trainer.losses_checked_later = True
     bar = progress(copied_ahead(batches, trainer.device), f"epoch {trainer.epoch + 1}/{trainer.max_epoch}", num_batches)
-    for trainer.batch_idx, parts in enumerate(bar):
-        report.start_step()
-        record.lr = trainer.get_current_lr()
-        values = trainer.forward_backward(*parts)
-        record.steps += 1
-        record.images += sum(len(batch["img"] if "img" in batch else batch["label"]) for batch in parts)
-        report.end_step(record.lr, values)
-    report.read()
-    trainer.losses_checked_later = False
+    trainer.losses_checked_later = True
+    try:
+        for trainer.batch_idx, parts in enumerate(bar):
+            report.start_step()
+            record.lr = trainer.get_current_lr()
+            values = trainer.forward_backward(*parts)
+            record.steps += 1
+            record.images += sum(len(batch["img"] if "img" in batch else batch["label"]) for batch in parts)
+            report.end_step(record.lr, values)
+        report.read()
+    finally:
+        trainer.losses_checked_later = False
     record.losses = {name: meter.avg for name, meter in report.losses.meters.items()}
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import nn
 
+from dassl.config.defaults import default_tree
 from dassl.config.saved import IRRELEVANT, saved_settings
 from dassl.data.identity import identify
 from dassl.engine.attributes import MethodAttributes
@@ -144,7 +145,12 @@ def _schema(models: Sequence[RegisteredModel] = (), max_epoch: float = math.inf)
         "optimizers": dict.fromkeys(names, object),
         "schedulers": dict.fromkeys(names, object),
         "attributes": {
-            str: OneOf({"value": object}, {"state": dict}, {"module": tensors_by_name}, msg="expected an attribute")
+            str: OneOf(
+                {Required("value"): object},
+                {Required("state"): dict},
+                {Required("module"): tensors_by_name},
+                msg="expected an attribute",
+            )
         },
         "record": record_schema(),
         "rng": rng_schema(),
@@ -175,12 +181,17 @@ def _check_frozen(model: nn.Module, saved: Mapping[str, Any], marks: Mapping[str
 
 
 def _check_config(saved: str, cfg: Any, path: Path) -> None:
-    """Raise a ValueError if the configurations differ in what is computed."""
+    """Raise a ValueError if the configurations differ in what is computed.
+
+    A key that the engine did not have yet when the run began has its default there.
+    """
     now = cfg.dump()
     if saved == now:
         return
-    old = saved_settings(saved, f"{path}, entry 'config',")
     new = saved_settings(now, "The configuration")
+    usual = saved_settings(default_tree().dump(), "The defaults")
+    old = {key: value for key, value in usual.items() if key in new}
+    old |= saved_settings(saved, f"{path}, entry 'config',")
     free = _FREE_KEYS
     if new.get("TRAIN.RANDOMNESS") == "published":
         free = free - {"DATALOADER.NUM_WORKERS"}  # workers draw the crops

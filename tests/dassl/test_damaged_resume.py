@@ -101,6 +101,7 @@ BROKEN = [
     ("schedulers.net.successor", {"last_epoch": 1}, "successor.*required key not provided"),
     ("attributes", [], "attributes: expected a dictionary"),
     ("attributes.step_counter", 5, "attributes.step_counter: expected an attribute"),
+    ("attributes.step_counter", {}, "attributes.step_counter: expected an attribute"),
     ("attributes.step_counter", {"value": {}}, "'step_counter', is not valid: expected a plain value, found dict of 0"),
     ("attributes.step_counter", {"value": b"x"}, "'step_counter', is not valid: expected a plain value"),
     ("attributes.average", {"value": {"model": "no such", "grad": True}}, "'average', is not valid: expected a plain"),

@@ -17,7 +17,13 @@ from dassl.engine import TrainerX
 from dassl.engine.resume import RESUME_FILE
 from dassl.optim import build_lr_scheduler, build_optimizer
 from dassl.utils import load_checkpoint, read_results, set_random_seed
+from dassl.utils.checkpoints import torch_save
 from tests.dassl.tiny import Stop, TinyTrainer, everything, stop_after_epoch, tiny_cfg
+
+
+class PiecesTrainer(TinyTrainer):
+    def check_steps(self, cfg) -> None:
+        """Takes TRAIN.ACCUMULATE."""
 
 
 def train(cfg, stop_after: int | None = None, trainer_class=TinyTrainer) -> TinyTrainer:
@@ -134,6 +140,18 @@ def test_another_configuration_is_refused(tmp_path) -> None:
         ValueError, match=r"(?s)OPTIM.LR: 0.05 there, 0.1 now\n  SEED: 5 there, 6 now.*another OUTPUT_DIR"
     ):
         train(tiny_cfg(tmp_path, "OPTIM.LR", 0.1, "SEED", 6))
+
+
+def test_a_run_of_an_earlier_version_is_resumed(tmp_path, undisturbed) -> None:
+    """Its configuration lacks a key that was added since, which has its default there."""
+    train(tiny_cfg(tmp_path), 2)
+    state = load_checkpoint(tmp_path / RESUME_FILE)
+    assert "  ACCUMULATE: 1\n" in state["config"]
+    state["config"] = state["config"].replace("  ACCUMULATE: 1\n", "")
+    torch_save(state, tmp_path / RESUME_FILE)
+    with pytest.raises(ValueError, match=r"TRAIN.ACCUMULATE: 1 there, 2 now"):
+        train(tiny_cfg(tmp_path, "TRAIN.ACCUMULATE", 2), trainer_class=PiecesTrainer)
+    assert_same_bits(everything(train(tiny_cfg(tmp_path))), undisturbed)
 
 
 def test_other_data_under_the_same_configuration_are_refused(tmp_path) -> None:
