@@ -186,10 +186,11 @@ class ClipTrainer(TrainerX):
         """
         self.model_zero_grad()
         total = torch.zeros((), device=self.device)
-        for terms in pieces:
-            loss = reduce(add, terms.values())
-            self.model_backward(loss)
-            total += loss.detach()
+        with self.model.text_features_once():
+            for terms in pieces:
+                loss = reduce(add, terms.values())
+                self.model_backward(loss)
+                total += loss.detach()
         self.model_update()
         return total
 

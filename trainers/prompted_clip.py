@@ -5,7 +5,8 @@ Letters: B images, K classes, N texts, E joint width.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -54,6 +55,7 @@ class FrozenTowersCLIP(nn.Module):
         self.logit_scale = clip_model.logit_scale
         self._pretrained = {name for name, t in self.state_dict(keep_vars=True).items() if not t.requires_grad}
         self._kept: tuple[Any, Tensor] | None = None
+        self._once: list[tuple[Tensor, Tensor]] | None = None
 
     def compute_text_features(self) -> Tensor:
         """(K, E), normalised."""
@@ -72,12 +74,36 @@ class FrozenTowersCLIP(nn.Module):
         """(K, E), normalised; computed once per state of what they depend on."""
         tensors = self.text_tensors()
         if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
-            return self.compute_text_features()
+            return self._learned_text_features()
         state = [(t.data_ptr(), t._version) for t in tensors]
         if self._kept is None or self._kept[0] != state:
             with torch.no_grad():
                 self._kept = (state, self.compute_text_features())
         return self._kept[1]
+
+    def _learned_text_features(self) -> Tensor:
+        if self._once is None:
+            return self.compute_text_features()
+        if not self._once:
+            features = self.compute_text_features()
+            self._once.append((features, features.detach().requires_grad_()))
+        return self._once[0][1]
+
+    @contextmanager
+    def text_features_once(self) -> Iterator[None]:
+        """Within it, learned text features are computed once; at its end, their gradients reach what is learned.
+
+        For several losses with a backward pass each, whose gradients add up. The text tower's activations are kept
+        until the end.
+        """
+        self._once = []
+        try:
+            yield
+            for features, copy in self._once:
+                if copy.grad is not None:
+                    features.backward(copy.grad)
+        finally:
+            self._once = None
 
     def kept_text_features(self) -> Tensor | None:
         """The text features that are kept, if there are any."""

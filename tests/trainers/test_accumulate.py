@@ -39,6 +39,29 @@ def test_pieces_give_the_gradients_of_the_whole_batch(name: str) -> None:
     assert (found - given).norm() <= 5e-6 * given.norm() and given.norm() > 0
 
 
+@pytest.mark.parametrize(("name", "passes"), [("maple", 1), ("promptsrc", 1), ("cocoop", 3), ("prograd", 3)])
+def test_texts_are_passed_once_where_one_gradient_is_all_that_is_asked_for(name: str, passes: int) -> None:
+    """CoCoOp's depend on the images, ProGrad has two gradients of each piece."""
+    trainer, calls = small_trainer(name), []
+    trainer.model.text_encoder.register_forward_hook(
+        lambda *given: calls.append(1) if given[-1].requires_grad else None
+    )
+    stepped(trainer, 3)
+    assert len(calls) == passes
+    trainer.cfg.TRAIN.ACCUMULATE = 1
+    trainer.forward_backward(batch_of(trainer, 7))
+    assert len(calls) == passes + 1  # they are computed anew in the next step
+
+
+def test_a_failed_piece_leaves_nothing_behind() -> None:
+    trainer = small_trainer("maple")
+    with pytest.raises(ZeroDivisionError), trainer.model.text_features_once():
+        first = trainer.model.text_features()
+        assert trainer.model.text_features() is first and first.is_leaf
+        raise ZeroDivisionError
+    assert not trainer.model.text_features().is_leaf
+
+
 def test_sizes_differ_by_one_at_most() -> None:
     batch = {
         "img": [torch.arange(7), torch.arange(7) + 10],
