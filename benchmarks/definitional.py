@@ -21,7 +21,7 @@ from clip.layout import DeepPrompts, PromptTokens
 from clip.model import CLIP, require_vit
 from clip.packing import PackedPrompts
 from clip.text import TextEncoder
-from clip.transformer import OWN, Own, ResidualAttentionBlock, Transformer, VisionTransformer
+from clip.transformer import OWN, Own, QuickGELU, ResidualAttentionBlock, Transformer, VisionTransformer
 from trainers.prompted_clip import FrozenTowersCLIP, unit
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -38,6 +38,13 @@ def attention(attn: nn.MultiheadAttention, x: Tensor, mask: Tensor | None) -> Te
         scores = scores + mask
     out = (scores.softmax(dim=-1) @ v).transpose(1, 2).reshape(N, L, D)
     return attn.out_proj(out)
+
+
+def feed_forward(mlp: nn.Sequential, x: Tensor) -> Tensor:
+    """The block's MLP; QuickGELU as it is written, x · sigmoid(1.702 x)."""
+    for layer in mlp:
+        x = x * torch.sigmoid(1.702 * x) if isinstance(layer, QuickGELU) else layer(x)
+    return x
 
 
 def run_blocks(transformer: Transformer, x: Tensor, causal: bool, deep: DeepPrompts, start: int) -> Tensor:
@@ -60,7 +67,7 @@ def run_blocks(transformer: Transformer, x: Tensor, causal: bool, deep: DeepProm
         L = x.shape[1]
         mask = torch.full((L, L), float("-inf"), device=x.device, dtype=x.dtype).triu(1) if causal else None
         x = x + attention(block.attn, block.ln_1(x), mask)
-        x = x + block.mlp(block.ln_2(x))
+        x = x + feed_forward(block.mlp, block.ln_2(x))
     return x
 
 
