@@ -14,7 +14,7 @@ import re
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,19 +65,31 @@ class Clock:
         high = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
         return int(high.split()[1]) * 1024
 
-    def measure(self, work: Callable[[], Any], repeats: int) -> tuple[dict[str, Any], Any]:
-        """Seconds (median and all) of `repeats` calls and their peak memory in bytes; the result of the last call."""
+    def measure(self, work: Callable[[], Any], repeats: int, before: int = 0) -> tuple[dict[str, Any], Any]:
+        """Seconds (median and all) of `repeats` calls and their peak memory in bytes; the result of the last call.
+
+        Args:
+            before: calls that are not timed.
+        """
         seconds, output = [], None
         self._reset_peak()
-        for _ in range(repeats):
+        for _ in range(before + repeats):
             output = None  # so that a result is not part of the next call's peak
             synchronize(self.device)
             start = time.perf_counter()
             output = work()
             synchronize(self.device)
             seconds.append(time.perf_counter() - start)
-        measured = {"seconds": statistics.median(seconds), "all_seconds": seconds, "peak_bytes": self._peak()}
-        return measured, output
+        return self._summary(seconds[before:], self._peak()), output
+
+    @staticmethod
+    def _summary(seconds: list[float], peak: int) -> dict[str, Any]:
+        return {"seconds": statistics.median(seconds), "all_seconds": seconds, "peak_bytes": peak}
+
+    def together(self, rounds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Several measurements of the same work as one."""
+        seconds = [value for one in rounds for value in one["all_seconds"]]
+        return self._summary(seconds, max(one["peak_bytes"] for one in rounds))
 
 
 def agreement(found: Sequence[Tensor], expected: Sequence[Tensor]) -> dict[str, float]:
@@ -152,23 +164,31 @@ class Comparison:
         return torch.arange(count, device=self.device) % self.args.classes
 
     def _measure(self, ours: Work, theirs: Work) -> dict[str, Any]:
-        """Measure both sides, ours first. A first call that is cheap or loads kernels is not timed.
+        """Measure both sides in turns: the speed of a machine changes within minutes.
 
-        With --definitional-repeats 0 there is only ours.
+        There is a turn for each repetition of the definitional side, and ours are spread over them. A first call of
+        ours in each turn is not timed, nor is one of the other side that loads kernels. With --definitional-repeats 0
+        there is only ours.
         """
-        on_gpu = self.device.type != "cpu"
+        turns = self.args.definitional_repeats
+        each = math.ceil(self.args.repeats / max(turns, 1))
         empty_cache(self.device)  # release the memory cached by the other side
-        ours()
-        fast, found = self.clock.measure(ours, self.args.repeats)
-        if not self.args.definitional_repeats:
-            return {"ours": fast}
-        if on_gpu:
+        first, found = self.clock.measure(ours, each, before=1)
+        if not turns:
+            return {"ours": first}
+        if self.device.type != "cpu":
             theirs()
-        full, expected = self.clock.measure(theirs, self.args.definitional_repeats)
+        fast, full, expected = [first], [], found
+        for turn in range(turns):
+            if turn:
+                expected = found  # so that the other's is not part of the peak
+                fast.append(self.clock.measure(ours, each, before=1)[0])
+            measured, expected = self.clock.measure(theirs, 1)
+            full.append(measured)
+        sides = {"ours": self.clock.together(fast), "definitional": self.clock.together(full)}
         return {
-            "ours": fast,
-            "definitional": full,
-            "ratio": full["seconds"] / fast["seconds"],
+            **sides,
+            "ratio": sides["definitional"]["seconds"] / sides["ours"]["seconds"],
             "agreement": agreement(found, expected),
         }
 

@@ -14,6 +14,14 @@ CHOICES = ("fp32", "fp16", "bf16", "amp")
 PRECISIONS = one_of(*CHOICES)  # the values of a trainer's PREC
 
 
+def cpu_has_bf16() -> bool:
+    """Whether PyTorch's matrix products in bf16 on this machine's CPU use instructions made for vectors."""
+    try:
+        return torch.ops.mkldnn._is_mkldnn_bf16_supported()  # what they ask themselves
+    except (AttributeError, RuntimeError):  # a PyTorch without oneDNN
+        return True
+
+
 class Precision:
     """One of `CHOICES` on one device.
 
@@ -31,6 +39,8 @@ class Precision:
         if name == "fp16" and device.type == "cpu":
             print("PREC fp16 runs as fp32 on the CPU")
             name = "fp32"
+        if name in ("bf16", "amp") and device.type == "cpu" and not cpu_has_bf16():
+            print(f"PREC {name} computes in bf16, slowly: this processor has no instructions for it. Use PREC fp32")
         self.name, self.device = name, device
         self.dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(name, torch.float32)  # of the tower weights
         if device.type == "mps" and name != "fp32":

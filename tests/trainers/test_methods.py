@@ -272,6 +272,13 @@ def test_fp16_says_that_it_runs_as_fp32_on_the_cpu(capsys):
         Precision("fp8", torch.device("cpu"))
 
 
+@pytest.mark.parametrize(("name", "supported", "said"), [("bf16", False, 1), ("amp", False, 1), ("amp", True, 0)])
+def test_a_processor_without_bf16_is_named(capsys, monkeypatch, name, supported, said):
+    monkeypatch.setattr("trainers.precision.cpu_has_bf16", lambda: supported)
+    assert Precision(name, torch.device("cpu")).name == name
+    assert capsys.readouterr().out.count(f"PREC {name} computes in bf16, slowly: this processor has no") == said
+
+
 @pytest.mark.parametrize("budget", [2**20, 2**23, 2**25, 2**30])
 @pytest.mark.parametrize("images", [1, 3, 16])
 def test_a_piece_of_cocoop_fits_into_its_memory(monkeypatch, budget: int, images: int):
