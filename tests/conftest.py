@@ -39,7 +39,10 @@ SLOW_FILES = {
     *("experiments/test_page_in_browser.py", "experiments/test_slurm.py", "trainers/test_every_method.py"),
     *("trainers/test_on_base.py", "trainers/test_prograd.py", "trainers/test_promptsrc.py"),
     *("trainers/test_features.py", "trainers/test_accumulate.py", "trainers/test_graphs.py"),
-    "trainers/test_checkpoint_towers.py",
+    *("trainers/test_checkpoint_towers.py", "benchmarks/test_models.py", "clip/test_other_clips.py"),
+    *("dassl/test_resume_data.py", "dassl/test_ranges.py", "inference/test_export.py", "inference/test_load.py"),
+    *("inference/test_predict.py", "inference/test_bundle.py", "test_methods_page.py", "test_train_cli.py"),
+    *("test_configs.py", "trainers/test_dept.py", "trainers/test_other_backbones.py"),
 }
 
 
