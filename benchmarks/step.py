@@ -28,7 +28,7 @@ from typing import Any
 
 import torch
 from tabulate import tabulate
-from torch import Tensor, nn
+from torch import Tensor
 from yacs.config import CfgNode
 
 import datasets  # noqa: F401  (registers the datasets)
@@ -107,16 +107,25 @@ class TrainerComparison(Comparison):
         self.ours: FrozenTowersCLIP = trainer.model
         self.theirs: FrozenTowersCLIP = by_definition(trainer.model)
 
-    def step(self, model: nn.Module, image: Tensor, label: Tensor, images_at_once: int) -> Work:
+    def _train(self, model: FrozenTowersCLIP) -> None:
+        """Let the trainer make its steps with one side's model. As in an epoch, the mode is set once."""
+        self.trainer.model = model
+        if not model.training:
+            self.trainer.set_model_mode("train")
+
+    def step(self, model: Any, image: Tensor, label: Tensor, images_at_once: int) -> Work:
         """A step on all images at once; the same random numbers on both sides."""
         views = self.trainer.cfg.DATALOADER.K_TRANSFORMS
         batch = {"img": [image] * views if views > 1 else image, "label": label}
         learned = [p for p in model.parameters() if p.requires_grad]
+        self._train(model)
+        if not any(tensor.requires_grad for tensor in model.text_tensors()):
+            with self.precision.autocast():
+                model.text_features()  # kept over all steps
 
         def run() -> list[Tensor]:
             torch.manual_seed(0)
-            self.trainer.model = model
-            self.trainer.set_model_mode("train")
+            self._train(model)
             with self.precision.autocast():
                 _, terms = self.trainer.losses(*self.trainer.parse_batch_train(batch))
             self.trainer.update(terms)

@@ -16,6 +16,7 @@ from benchmarks.timing import (
     agreement,
     comparison_parser,
     deviation,
+    evaluation,
     training_step,
 )
 from clip.simple_tokenizer import SimpleTokenizer
@@ -206,6 +207,27 @@ def test_a_step_of_every_method_equals_its_definition(tmp_path, method: str, opt
     result = result_of(step.main, tmp_path / "step.json", "--trainer", method, *options)
     assert_measured(result["training_step"])
     assert result["settings"]["method"] == method
+
+
+def test_fixed_texts_are_computed_once_before_the_steps():
+    """Those of VPT on each side, whose evaluation forgets them; learned ones in every step."""
+    passes = {}
+    for method, options in (("VPT", ["TRAINER.VPT.PROMPT_DEPTH_VISION", "2"]), ("CoOp", [])):
+        args = comparison_parser("").parse_args([*TINY, "--classes", "3"])
+        comparison = step.TrainerComparison(Namespace(**vars(args) | {"method": method, "classes": 3}, options=options))
+        calls = []
+        comparison.ours.text_encoder.register_forward_hook(lambda *_, calls=calls: calls.append(1))
+        evaluation(comparison.ours, comparison.precision, [comparison.images(2)])()
+        works = [
+            comparison.step(m, comparison.images(2), comparison.labels(2), 2)
+            for m in (comparison.ours, comparison.theirs)
+        ]
+        calls.clear()
+        for _ in range(2):
+            for work in works:
+                work()
+        passes[method] = len(calls)
+    assert passes["VPT"] == 0 and passes["CoOp"] > 0
 
 
 def test_cocoop_writes_what_it_promises(tmp_path, monkeypatch, capsys):
