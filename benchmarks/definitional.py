@@ -163,6 +163,11 @@ def _as(module: Model, kind: type[Model]) -> Model:
     return twin
 
 
+def learns_text(model: FrozenTowersCLIP) -> bool:
+    """Whether the text features depend on something learned, so that every step computes them anew."""
+    return any(tensor.requires_grad for tensor in model.text_tensors())
+
+
 def by_definition(model: FrozenTowersCLIP) -> FrozenTowersCLIP:
     """A method's model whose towers compute by definition, and whose learned text is encoded again in every call.
 
@@ -170,7 +175,7 @@ def by_definition(model: FrozenTowersCLIP) -> FrozenTowersCLIP:
     """
 
     def text_features(self: FrozenTowersCLIP) -> Tensor:
-        if any(t.requires_grad for t in self.text_tensors()):
+        if learns_text(self):
             return self.compute_text_features()
         return type(model).text_features(self)
 

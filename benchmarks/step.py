@@ -43,7 +43,7 @@ from trainers.on_features import FeatureTrainer
 from trainers.prompted_clip import FrozenTowersCLIP
 from trainers.without_data import dataset_without_images, trainer_without_data
 
-from .definitional import by_definition
+from .definitional import by_definition, learns_text
 from .models import class_names, random_clip
 from .timing import (
     Clock,
@@ -113,16 +113,13 @@ class TrainerComparison(Comparison):
         if not model.training:
             self.trainer.set_model_mode("train")
 
-    def _learns_text(self) -> bool:
-        return any(tensor.requires_grad for tensor in self.ours.text_tensors())
-
     def step(self, model: Any, image: Tensor, label: Tensor, images_at_once: int) -> Work:
         """A step on all images at once; the same random numbers on both sides."""
         views = self.trainer.cfg.DATALOADER.K_TRANSFORMS
         batch = {"img": [image] * views if views > 1 else image, "label": label}
         learned = [p for p in model.parameters() if p.requires_grad]
         self._train(model)
-        if not self._learns_text():
+        if not learns_text(model):
             with self.precision.autocast():
                 model.text_features()  # kept over all steps
 
@@ -138,7 +135,7 @@ class TrainerComparison(Comparison):
 
     def text_tokens(self) -> dict[str, int]:
         """The tokens that the text tower computes in a step: none where nothing about the texts is learned."""
-        if not self._learns_text():
+        if not learns_text(self.ours):
             return {"ours": 0, "definitional": 0}
         layouts = [module for module in self.ours.modules() if isinstance(module, PackedPrompts)]
         texts = sum(len(layout.sequences) for layout in layouts)

@@ -166,26 +166,23 @@ class Comparison:
     def _measure(self, ours: Work, theirs: Work) -> dict[str, Any]:
         """Measure both sides in turns: the speed of a machine changes within minutes.
 
-        There is a turn for each repetition of the definitional side, and ours are spread over them. A first call of
-        ours in each turn is not timed, nor is one of the other side that loads kernels. With --definitional-repeats 0
-        there is only ours.
+        There is a turn for each repetition of the definitional side, and ours are spread over them. In each turn a
+        first call that is cheap or loads kernels is not timed. With --definitional-repeats 0 there is only ours.
         """
         turns = self.args.definitional_repeats
         each = math.ceil(self.args.repeats / max(turns, 1))
+        fast, full = [], []
         empty_cache(self.device)  # release the memory cached by the other side
-        first, found = self.clock.measure(ours, each, before=1)
+        for _ in range(max(turns, 1)):
+            measured, found = self.clock.measure(ours, each, before=1)
+            fast.append(measured)
+            if turns:
+                measured, expected = self.clock.measure(theirs, 1, before=int(self.device.type != "cpu"))
+                full.append(measured)
+        sides = {"ours": self.clock.together(fast)}
         if not turns:
-            return {"ours": first}
-        if self.device.type != "cpu":
-            theirs()
-        fast, full, expected = [first], [], found
-        for turn in range(turns):
-            if turn:
-                expected = found  # so that the other's is not part of the peak
-                fast.append(self.clock.measure(ours, each, before=1)[0])
-            measured, expected = self.clock.measure(theirs, 1)
-            full.append(measured)
-        sides = {"ours": self.clock.together(fast), "definitional": self.clock.together(full)}
+            return sides
+        sides["definitional"] = self.clock.together(full)
         return {
             **sides,
             "ratio": sides["definitional"]["seconds"] / sides["ours"]["seconds"],
